@@ -1,0 +1,37 @@
+"""The baseline: a 3D ResNet-18 (MONAI) on the image with its masks as further channels."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from monai.networks.nets import resnet18
+from torch import Tensor, nn
+
+from neonet3d.generation.controlnet import one_hot
+
+
+class ResNetBaseline(nn.Module):
+    """Logit of the outcome from (b, 1, x, y, z) in [-1, 1] and the label map, end to end."""
+
+    prior_logit: Tensor
+
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.n_classes = n_classes
+        self.network = resnet18(
+            spatial_dims=3, n_input_channels=n_classes, num_classes=1, norm="instance"
+        )
+        self.register_buffer("prior_logit", torch.zeros(()))
+
+    def forward(
+        self, image: Float[Tensor, "b 1 x y z"], label_map: UInt8[Tensor, "b x y z"]
+    ) -> Float[Tensor, " b"]:
+        channels = [image]
+        if self.n_classes > 1:
+            channels.append(one_hot(label_map, self.n_classes))
+        logit: Tensor = self.network(torch.cat(channels, dim=1))
+        return logit[:, 0].float()
+
+    def probability(self, logit: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
+        """Training draws classes 1:1; the log odds of the training prevalence are added back."""
+        return torch.sigmoid(logit + self.prior_logit)

@@ -1,0 +1,100 @@
+"""Frozen features, computed once: what the encoder says of every case, in several orientations.
+
+Feature maps of an encoder are not equivariant to flips (and a flip negates Haar details), so the
+augmentation comes before the encoding, and several augmented encodings of each case are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neonet3d.classification.regions import batch_region_maps, shrink
+from neonet3d.cohort.geometry import Grid
+from neonet3d.cohort.patches import Orientation, Patches, orientations_of
+from neonet3d.engine.device import fabric
+from neonet3d.generation.autoencoder import Encoder
+from neonet3d.types import LabelSchema
+
+ENCODE_BATCH = 32
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Maps of n cases in e orientations; bfloat16, since they are means that were rounded once.
+
+    Attributes:
+        fine: (e, n, f, x/2, y/2, z/2) wavelet coefficients and first level.
+        coarse: (e, n, g, x/4, y/4, z/4) second level and latent.
+        fine_regions, coarse_regions: (e, n or 1, r, ...) soft regions on the same grids.
+    """
+
+    fine: Float[Tensor, "e n f x y z"]
+    coarse: Float[Tensor, "e n g x y z"]
+    fine_regions: Float[Tensor, "e m r x y z"]
+    coarse_regions: Float[Tensor, "e m r x y z"]
+
+    def __len__(self) -> int:
+        return self.fine.shape[1]
+
+    @property
+    def n_encodings(self) -> int:
+        return len(self.fine)
+
+    def batch(self, encoding: int, index: Tensor) -> list[Tensor]:
+        """float32 inputs of PattenNet for some cases in one orientation."""
+        region_index = index if self.fine_regions.shape[1] > 1 else torch.zeros_like(index)
+        return [
+            self.fine[encoding, index].float(),
+            self.coarse[encoding, index].float(),
+            self.fine_regions[encoding, region_index],
+            self.coarse_regions[encoding, region_index],
+        ]
+
+
+def encodings_of(grid: Grid, n: int, *, seed: int) -> list[Orientation]:
+    """The identity and n - 1 other orientations, drawn once."""
+    identity, *others = orientations_of(grid)
+    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
+    return [identity, *(others[i] for i in order[: n - 1].tolist())]
+
+
+@torch.inference_mode()
+def encode_patches(
+    encoder: Encoder,
+    patches: Patches,
+    schema: LabelSchema,
+    orientations: list[Orientation],
+    *,
+    shell_mm: float,
+) -> FrozenFeatures:
+    """Run the frozen encoder over every case in every orientation."""
+    here = fabric()
+    regions = batch_region_maps(
+        patches.label_maps, schema, patches.shape, spacing_mm=patches.spacing_mm, shell_mm=shell_mm
+    )
+    fine, coarse, fine_regions, coarse_regions = [], [], [], []
+    for orientation in orientations:
+        images = orientation.apply(patches.images)
+        levels = []
+        for part in images.split(ENCODE_BATCH):
+            with here.autocast():
+                maps = encoder.maps(here.to_device(part)[:, None])
+            levels.append((
+                torch.cat([maps.haar, maps.fine.float()], dim=1).bfloat16().cpu(),
+                torch.cat([maps.coarse.float(), maps.latent], dim=1).bfloat16().cpu(),
+            ))
+        fine.append(torch.cat([level[0] for level in levels]))
+        coarse.append(torch.cat([level[1] for level in levels]))
+        turned = orientation.apply(regions)
+        fine_regions.append(shrink(turned, 2))
+        coarse_regions.append(shrink(turned, 4))
+    return FrozenFeatures(
+        torch.stack(fine),
+        torch.stack(coarse),
+        torch.stack(fine_regions),
+        torch.stack(coarse_regions),
+    )

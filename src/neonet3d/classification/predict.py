@@ -1,0 +1,123 @@
+"""Applying a trained classifier to cases it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from neonet3d.classification.baseline import ResNetBaseline
+from neonet3d.classification.features import encode_patches, encodings_of
+from neonet3d.classification.patten import PattenNet
+from neonet3d.classification.train import FrozenClassifier
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.patches import Patches, load_patches, orientations_of
+from neonet3d.config import AutoencoderConfig, ClassifierConfig
+from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
+from neonet3d.engine.device import fabric
+from neonet3d.errors import InputError
+from neonet3d.generation.autoencoder import Encoder
+
+PREDICT_BATCH = 32
+
+
+class Classifier:
+    """A trained PattenNet or baseline.
+
+    Example:
+        >>> classifier = Classifier.load("model")          # doctest: +SKIP
+        >>> probability = classifier.predict(cohort)       # doctest: +SKIP
+    """
+
+    def __init__(self, model: FrozenClassifier | ResNetBaseline, card: ArtefactCard) -> None:
+        self.model = model
+        self.card = card
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Classifier:
+        folder = Path(folder)
+        card = read_card(folder)
+        model: FrozenClassifier | ResNetBaseline
+        if card.kind == "PattenNet":
+            model = _build_frozen(card)
+        elif card.kind == "ResNetBaseline":
+            model = ResNetBaseline(len(card.classes))
+        else:
+            raise InputError(f"{folder} holds a {card.kind}, not a classifier.")
+        load_weights(folder, model, card)
+        fabric().to_device(model)
+        return cls(model.eval(), card)
+
+    @torch.inference_mode()
+    def predict(self, cohort: Cohort, *, allow_no_tumour: bool = False) -> Float[np.ndarray, " n"]:
+        """Probability of the outcome for each case, averaged over orientations.
+
+        Args:
+            cohort: patches on the classifier's field of view (crop whole scans first).
+            allow_no_tumour: predict even where the mask holds no tumour, so that the patch shows
+                the middle of the liver.
+
+        Raises:
+            InputError: other classes, whole scans, or a case without a tumour.
+        """
+        self.card.refuse_other_classes(cohort.schema)
+        assert self.card.normaliser is not None  # every classifier records one
+        patches = load_patches(cohort, self.card.grid, self.card.normaliser)
+        if not allow_no_tumour:
+            _refuse_without_tumour(cohort, patches)
+        if isinstance(self.model, ResNetBaseline):
+            return self._predict_baseline(self.model, patches).numpy()
+        return self._predict_patten(self.model, patches).numpy()
+
+    def _predict_patten(self, model: FrozenClassifier, patches: Patches) -> Float[Tensor, " n"]:
+        here, settings = fabric(), ClassifierConfig.model_validate(self.card.config)
+        orientations = encodings_of(self.card.grid, settings.encodings, seed=self.card.seed)
+        features = encode_patches(
+            model.encoder, patches, self.card.schema_, orientations, shell_mm=settings.shell_mm
+        )
+        logits = torch.zeros(len(patches))
+        for encoding in range(features.n_encodings):
+            for part in torch.arange(len(patches)).split(PREDICT_BATCH):
+                batch = [here.to_device(x) for x in features.batch(encoding, part)]
+                logits[part] += model.network(*batch).cpu() / features.n_encodings
+        return model.network.probability(logits.to(model.network.prior_logit.device)).cpu()
+
+    def _predict_baseline(self, model: ResNetBaseline, patches: Patches) -> Float[Tensor, " n"]:
+        here = fabric()
+        maps = patches.label_maps
+        if maps is None:
+            maps = torch.zeros(patches.images.shape, dtype=torch.uint8)
+        orientations = orientations_of(self.card.grid)
+        logits = torch.zeros(len(patches))
+        for part in torch.arange(len(patches)).split(PREDICT_BATCH):
+            for turn in orientations:
+                with here.autocast():
+                    logit = model(
+                        here.to_device(turn.apply(patches.images[part]))[:, None],
+                        here.to_device(turn.apply(maps[part])),
+                    )
+                logits[part] += logit.cpu() / len(orientations)
+        return model.probability(logits.to(model.prior_logit.device)).cpu()
+
+
+def _build_frozen(card: ArtefactCard) -> FrozenClassifier:
+    config = AutoencoderConfig.model_validate(card.parts["autoencoder"])
+    settings = ClassifierConfig.model_validate(card.config)
+    fine, coarse = 8 + config.channels, 2 * config.channels + config.latent_channels
+    network = PattenNet(fine, coarse, len(card.parts["regions"]), settings)
+    return FrozenClassifier(Encoder(config), network)
+
+
+def _refuse_without_tumour(cohort: Cohort, patches: Patches) -> None:
+    if "tumour" not in cohort.schema or patches.label_maps is None:
+        return
+    found = (patches.label_maps == cohort.schema.value("tumour")).flatten(1).any(1).tolist()
+    lost = [case.name for case, has in zip(cohort, found, strict=True) if not has]
+    if lost:
+        raise InputError(
+            f"{len(lost)} cases show no tumour (the first is {lost[0]}), so their patch is the "
+            "middle of the liver. Check their masks, or say --allow-no-tumour."
+        )

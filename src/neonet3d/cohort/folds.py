@@ -1,0 +1,96 @@
+"""Folds: which patients train and which are held out.
+
+A stage is handed ``fold.training``, a ``Cohort`` in which the held-out patients do not occur. Folds
+are stratified by outcome and grouped by patient, so no patient stands on both sides.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.errors import InputError
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One division of a cohort.
+
+    Attributes:
+        name: such as ``fold-0``, ``official-split`` or ``all``.
+        training: what may be fitted on.
+        held_out: what is predicted afterwards; empty when a model is trained on every patient.
+    """
+
+    name: str
+    training: Cohort
+    held_out: Cohort
+
+
+def stratified_folds(cohort: Cohort, n_folds: int, *, seed: int) -> list[Fold]:
+    """Cross-validation folds, stratified by outcome where there is one, grouped by patient.
+
+    Raises:
+        InputError: fewer patients (or cases of a class) than folds.
+    """
+    if any(case.synthetic for case in cohort):
+        raise InputError(
+            f"{cohort.root} holds synthetic cases, which belong to the fold of their generator. "
+            "Divide the real cohort first and synthesise inside each fold ('neonet3d study pni')."
+        )
+    groups = np.array([case.participant for case in cohort])
+    strata = cohort.outcomes if cohort.outcome_name else np.zeros(len(cohort), dtype=np.int64)
+    for value in np.unique(strata):
+        n_patients = len(set(groups[strata == value]))
+        if n_patients < n_folds:
+            kind = f" with {cohort.outcome_name} = {value}" if cohort.outcome_name else ""
+            raise InputError(
+                f"{cohort.root} has {n_patients} patients{kind}, fewer than {n_folds} folds. "
+                "Use fewer folds or more patients."
+            )
+    if cohort.outcome_name and len(np.unique(strata)) < 2:
+        raise InputError(
+            f"Every case of {cohort.root} has {cohort.outcome_name} = {strata[0]}; "
+            "a classifier needs both classes."
+        )
+    # Shuffled here: with shuffle=True, scikit-learn before 1.8 does not stratify.
+    patients, index = np.unique(groups, return_inverse=True)
+    shuffled = np.random.default_rng(seed).permutation(len(patients))[index]
+    cases = cohort.cases
+    splits = StratifiedGroupKFold(n_folds).split(np.zeros(len(cases)), strata, shuffled)
+    return [
+        Fold(
+            f"fold-{index}",
+            cohort.subset(cases[i] for i in train),
+            cohort.subset(cases[i] for i in test),
+        )
+        for index, (train, test) in enumerate(splits)
+    ]
+
+
+def choose_fold(cohort: Cohort, choice: str | None, *, seed: int) -> Fold:
+    """The division that a single command works on.
+
+    Args:
+        choice: ``"K/N"`` for fold K of N; ``"all"`` for every patient; None for the official split
+            in the column ``split`` (training is every value but ``test``), or else every patient.
+
+    Raises:
+        InputError: a malformed choice.
+    """
+    if choice is None and any(case.split == "test" for case in cohort):
+        return Fold(
+            "official-split",
+            cohort.subset(case for case in cohort if case.split != "test"),
+            cohort.subset(case for case in cohort if case.split == "test"),
+        )
+    if choice in (None, "all"):
+        return Fold("all", cohort, cohort.subset([]))
+    match = re.fullmatch(r"(\d+)/(\d+)", choice)
+    if not match or not int(match[1]) < int(match[2]) or int(match[2]) < 2:
+        raise InputError(f"--fold {choice!r} is not K/N with 0 <= K < N, such as 0/5, nor 'all'.")
+    return stratified_folds(cohort, int(match[2]), seed=seed)[int(match[1])]

@@ -1,0 +1,132 @@
+"""The table of labels that comes with a data set: CSV or TSV as people and Excel write it."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+
+from neonet3d.errors import InputError
+
+MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN")
+OUTCOMES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of cases as text; nothing becomes a number, so ``00123`` stays ``00123``.
+
+    The separator is ``,``, ``;`` or tab, whichever the first line holds most of; a byte-order mark
+    is skipped.
+
+    Returns:
+        One row per case with a column ``case`` (copied from ``participant_id`` where there is
+        none); missing values are None.
+
+    Raises:
+        InputError: a spreadsheet, no UTF-8, lines of different lengths, no or repeated cases.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no table {path}. Check the path.")
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        raise InputError(f"{path} is not a CSV or TSV file. Save the table as CSV (UTF-8) first.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}). Save it as CSV (UTF-8).") from error
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    lines = [line for line in csv.reader(StringIO(text), delimiter=separator) if any(line)]
+    if len(lines) < 2:
+        raise InputError(f"{path} holds no rows. It needs a line of column names and one per case.")
+    header = [name.strip() for name in lines[0]]
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(header):
+            raise InputError(
+                f"{path}: row {number} has {len(line)} fields but the first row names "
+                f"{len(header)} columns (separator {separator!r}). Mend the row."
+            )
+    if len(set(header)) < len(header):
+        raise InputError(f"{path} names a column twice: {header}. Rename one.")
+    table = pd.DataFrame(
+        [[None if (value := v.strip()) in MISSING else value for v in line] for line in lines[1:]],
+        columns=header,
+        dtype=object,
+    )
+    if "case" not in table:
+        if "participant_id" not in table:
+            raise InputError(
+                f"{path} has no column 'case' or 'participant_id'; it has {header}. "
+                "Name the column that holds the scans' names 'case'."
+            )
+        table.insert(0, "case", table["participant_id"])
+    if table["case"].isna().any():
+        raise InputError(f"{path}: {int(table['case'].isna().sum())} rows name no case. Fill them.")
+    repeated = table["case"][table["case"].duplicated()]
+    if len(repeated):
+        raise InputError(f"{path} lists the case {repeated.iloc[0]!r} twice. Keep one row.")
+    return table
+
+
+@dataclass(frozen=True)
+class CaseLabels:
+    """What the table says of one case."""
+
+    outcome: int | None = None
+    participant: str | None = None
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def labels_by_case(
+    table: pd.DataFrame, names: Iterable[str], *, outcome_name: str | None
+) -> dict[str, CaseLabels]:
+    """Join a table to the scans of a data set.
+
+    A scan without a row has no outcome; a row without a scan is left out, for tables often list
+    patients whose scans were excluded.
+
+    Raises:
+        InputError: the outcome has no column or is not 0/1, no row names a scan, or ids that lost
+            their leading zeros.
+    """
+    if outcome_name is not None and outcome_name not in table:
+        raise InputError(
+            f"The table has no column {outcome_name!r}; it has {list(table.columns)}. "
+            "Choose the outcome among these."
+        )
+    names, rows = list(names), {str(row["case"]): row for row in table.to_dict("records")}
+    shortened = {name.lstrip("0"): name for name in names if name not in rows}
+    for row in rows:
+        if row not in names and row in shortened:
+            raise InputError(
+                f"The table names a case {row!r} where there is a scan {shortened[row]!r}. Excel "
+                "dropped the leading zeros; format the column as text and export it again."
+            )
+    if not rows.keys() & set(names):
+        raise InputError(
+            f"No row of the table names a scan: the table has {next(iter(rows))!r}, the data set "
+            f"{names[0]!r}. The column 'case' must hold the scans' names."
+        )
+    kept = ("case", "participant_id", outcome_name)
+    return {
+        name: CaseLabels(
+            outcome=_outcome(row[outcome_name], name, outcome_name) if outcome_name else None,
+            participant=row.get("participant_id"),
+            extra={
+                str(column): str(value)
+                for column, value in row.items()
+                if column not in kept and value is not None
+            },
+        )
+        for name, row in rows.items()
+        if name in names
+    }
+
+
+def _outcome(value: str | None, name: str, column: str) -> int | None:
+    if value is not None and value not in OUTCOMES:
+        raise InputError(f"{name}: {column} is {value!r} in the table, not 0 or 1. Recode it.")
+    return None if value is None else OUTCOMES[value]

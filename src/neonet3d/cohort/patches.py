@@ -1,0 +1,142 @@
+"""Patches in memory: the cases of a cohort on one grid, normalised, as tensors.
+
+Patches are the size of a region of interest, so a fold of them fits in memory. Whole scans are
+never held together; a segmenter reads them one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.geometry import Grid, Window, resample_image, resample_label_map
+from neonet3d.cohort.intensity import IntensityNormaliser
+from neonet3d.cohort.volume import Volume
+from neonet3d.errors import InputError
+from neonet3d.types import Shape, Triple
+
+GRID_MULTIPLE = 8  # 4x in the autoencoder, 2x in the U-Net
+NO_OUTCOME = -1
+
+
+@dataclass(frozen=True)
+class Patches:
+    """n cases on one grid.
+
+    Attributes:
+        images: (n, x, y, z) float32 in [-1, 1].
+        label_maps: (n, x, y, z) uint8, or None for a cohort without masks.
+        outcomes: (n,) int64; ``NO_OUTCOME`` where there is none.
+        synthetic: (n,) bool.
+        spacing_mm: voxel size.
+    """
+
+    images: Float[Tensor, "n x y z"]
+    label_maps: UInt8[Tensor, "n x y z"] | None
+    outcomes: Int[Tensor, " n"]
+    synthetic: Tensor
+    spacing_mm: Triple
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> Shape:
+        x, y, z = self.images.shape[1:]
+        return (x, y, z)
+
+    def required_label_maps(self) -> UInt8[Tensor, "n x y z"]:
+        if self.label_maps is None:
+            raise InputError(
+                "This stage needs a mask for every case, and the cohort has cases without. "
+                "Run 'neonet3d segment predict' first."
+            )
+        return self.label_maps
+
+    def oriented(self, orientation: Orientation) -> Patches:
+        """All cases flipped and swapped alike."""
+        maps = self.label_maps
+        return replace(
+            self,
+            images=orientation.apply(self.images),
+            label_maps=None if maps is None else orientation.apply(maps),
+        )
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """One of the flips and in-plane swaps that map a grid onto itself."""
+
+    flips: tuple[bool, bool, bool]
+    swap_xy: bool
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Flip and swap the last three axes."""
+        axes = [axis - 3 for axis, flip in enumerate(self.flips) if flip]
+        x = x.flip(axes) if axes else x
+        return x.transpose(-3, -2).contiguous() if self.swap_xy else x
+
+
+def orientations_of(grid: Grid) -> list[Orientation]:
+    """The 8 flips, and 16 with the swap of x and y where both axes are alike."""
+    alike = grid.shape[0] == grid.shape[1] and np.isclose(grid.spacing_mm[0], grid.spacing_mm[1])
+    return [
+        Orientation((fx, fy, fz), swap)
+        for swap in ((False, True) if alike else (False,))
+        for fx, fy, fz in product((False, True), repeat=3)
+    ]
+
+
+def choose_grid(volumes: Sequence[Volume]) -> Grid:
+    """The grid of a training cohort: median spacing, the 90th percentile of the extents.
+
+    Sizes are rounded up to a multiple of 8. Crops of one size give exactly their own grid; what is
+    larger loses its border, what is smaller is padded.
+    """
+    spacing = np.median([volume.spacing_mm for volume in volumes], axis=0)
+    extent = np.array([np.array(v.shape) * np.array(v.spacing_mm) for v in volumes])
+    voxels = np.percentile(extent, 90, axis=0) / spacing
+    x, y, z = (np.ceil(np.round(voxels, 3) / GRID_MULTIPLE) * GRID_MULTIPLE).astype(int).tolist()
+    sx, sy, sz = (float(s) for s in spacing)
+    return Grid((x, y, z), (sx, sy, sz))
+
+
+def fit_patches(cohort: Cohort) -> tuple[Grid, IntensityNormaliser]:
+    """Grid and intensity normaliser of a training cohort."""
+    pairs = [case.read() for case in cohort]
+    if not pairs:
+        raise InputError(f"{cohort.root} has no case to train on.")
+    grid = choose_grid([image for image, _ in pairs])
+    normaliser = IntensityNormaliser.fit(
+        ((image.data, None if mask is None else mask.data) for image, mask in pairs), cohort.schema
+    )
+    return grid, normaliser
+
+
+def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) -> Patches:
+    """Read every case onto the grid, centred, normalised."""
+    with_masks = all(case.mask_path is not None for case in cohort)
+    images, maps = [], []
+    for case in cohort:
+        image, mask = case.read()
+        data = normaliser.apply(image.data, None if mask is None else mask.data, name=case.name)
+        window = Window.centred(image, grid)
+        # Interpolate 1 + normalised, so that padding (0) means "no signal" (-1).
+        images.append(resample_image(image.with_data(data + 1), window) - 1)
+        if with_masks and mask is not None:
+            maps.append(resample_label_map(mask, window, n_classes=len(cohort.schema)))
+    outcomes = [NO_OUTCOME if case.outcome is None else case.outcome for case in cohort]
+    return Patches(
+        images=torch.from_numpy(np.stack(images)),
+        label_maps=torch.from_numpy(np.stack(maps)) if with_masks else None,
+        outcomes=torch.tensor(outcomes),
+        synthetic=torch.tensor([case.synthetic for case in cohort]),
+        spacing_mm=grid.spacing_mm,
+    )

@@ -1,0 +1,203 @@
+"""Configuration: frozen models that refuse unknown keys, filled by ``presets/*.yaml``.
+
+Order of precedence: preset, then ``--config FILE``, then ``--set section.key=value``. Every default
+stands in a preset file with a comment; the models below carry none, so nothing is set twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from neonet3d.errors import InputError
+from neonet3d.types import Shape, Triple
+
+PRESETS = ("demo", "cpu", "gpu")
+Fraction = Field(ge=0, le=1)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LoopConfig(Section):
+    """One training loop (``engine/loop.py``)."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: float = Field(ge=0)
+    ema_decay: float = Fraction
+
+
+class PhantomConfig(Section):
+    n: PositiveInt
+    spacing_mm: Triple
+    field_of_view_mm: Triple
+
+
+class RoiConfig(Section):
+    """TLCR's window (``segmentation/tlcr.py``)."""
+
+    shape: Shape
+    spacing_mm: Triple
+    margin_mm: float = Field(ge=0)
+    minimum_volume_mm3: float = Field(ge=0)
+
+
+class SegmenterConfig(Section):
+    channels: tuple[PositiveInt, ...]
+    spacing_mm: Triple | None
+    patch: Shape
+    loop: LoopConfig
+
+
+class AutoencoderConfig(Section):
+    channels: PositiveInt
+    latent_channels: PositiveInt
+    kl_weight: float = Field(ge=0)
+    loop: LoopConfig
+
+
+class UNetConfig(Section):
+    channels: tuple[PositiveInt, PositiveInt]
+    dropout: float = Fraction
+    null_label_fraction: float = Fraction
+    loop: LoopConfig
+
+
+class ControlNetConfig(Section):
+    foreground_weight: PositiveFloat
+    loop: LoopConfig
+
+
+class SamplerConfig(Section):
+    steps: PositiveInt
+    guidance: float = Field(ge=1)
+
+
+class BalanceConfig(Section):
+    mode: Literal["rare_class", "both_classes"]
+    synthetic_share: float = Field(ge=0, lt=1)
+    minimum_adherence: float = Fraction
+    attempts: PositiveInt
+
+
+class ClassifierConfig(Section):
+    channels: PositiveInt
+    shell_mm: PositiveFloat
+    dropout: float = Fraction
+    encodings: PositiveInt
+    seeds: PositiveInt
+    loop: LoopConfig
+
+
+class BaselineConfig(Section):
+    loop: LoopConfig
+
+
+class StudyConfig(Section):
+    folds: PositiveInt
+
+
+class Config(Section):
+    """Everything that a run depends on, fully resolved."""
+
+    seed: NonNegativeInt
+    phantom: PhantomConfig
+    roi: RoiConfig
+    segmenter: SegmenterConfig
+    autoencoder: AutoencoderConfig
+    unet: UNetConfig
+    controlnet: ControlNetConfig
+    sampler: SamplerConfig
+    balance: BalanceConfig
+    classifier: ClassifierConfig
+    baseline: BaselineConfig
+    study: StudyConfig
+
+
+def load_config(
+    preset: str,
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+) -> Config:
+    """Resolve a configuration.
+
+    Raises:
+        InputError: unknown preset or key, a value that does not fit, an unreadable file.
+    """
+    if preset not in PRESETS:
+        raise InputError(f"There is no preset {preset!r}. Choose one of {', '.join(PRESETS)}.")
+    text = resources.files("neonet3d").joinpath("presets", f"{preset}.yaml").read_text("utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    if file is not None:
+        if not file.is_file():
+            raise InputError(f"There is no configuration file {file}. Check the path.")
+        _merge(values, _parse(file.read_bytes(), where=str(file)) or {}, where=str(file))
+    for override in overrides:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise InputError(f"--set {override!r} has no '='. Write it as section.key=value.")
+        tree: Any = _parse(value, where=f"--set {override!r}")
+        for part in reversed(key.split(".")):
+            tree = {part: tree}
+        _merge(values, tree, where=f"--set {override!r}")
+    if seed is not None:
+        values["seed"] = seed
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        hint = (
+            "there is no such key" if first["type"] == "extra_forbidden" else first["msg"].lower()
+        )
+        raise InputError(
+            f"Configuration key {place}: {hint}. 'neonet3d info --preset {preset}' lists the keys."
+        ) from error
+
+
+def _parse(text: str | bytes, *, where: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{where} is not YAML: {reason}. Mend it; see the preset files."
+        ) from error
+
+
+def _merge(into: dict[str, Any], values: Any, *, where: str) -> None:
+    if not isinstance(values, dict):
+        raise InputError(f"{where} holds no 'section: key: value' lines. See the preset files.")
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value, where=where)
+        else:
+            into[key] = value
+
+
+def fingerprint(*parts: object) -> str:
+    """A short hash of configs, strings and lists; says whether a stage must run again."""
+    plain = [
+        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
+    ]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,215 @@
+"""The artefact: a trained model as a folder of ``model.safetensors`` and ``model.json``.
+
+Everything that is needed to use a model is in its folder, and no pickle is written or read. The
+JSON is written last and holds the hash of the weights: a folder with a ``model.json`` is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import nn
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.geometry import Grid
+from neonet3d.cohort.intensity import IntensityNormaliser
+from neonet3d.cohort.volume import write_atomically
+from neonet3d.config import fingerprint
+from neonet3d.engine.device import device_summary
+from neonet3d.errors import InputError
+from neonet3d.types import LabelSchema, Shape, Triple
+
+
+class ArtefactCard(BaseModel):
+    """What ``model.json`` says.
+
+    Attributes:
+        kind: class of the model, such as ``Autoencoder``.
+        config: what it was built and trained with.
+        classes: names of the mask's classes, position = voxel value.
+        outcome: name of the outcome it knows, or None.
+        normaliser: intensity normalisation that its input needs.
+        shape, spacing_mm: the grid it works on.
+        fold: which division of the cohort trained it.
+        training_cases: SHA-256 of each training case (no names), sorted.
+        parts: configs and sizes of parts beside ``config`` that are needed to build the model.
+        parents: weights' hashes of the artefacts that it was built on.
+        seed, package, device: for reproduction.
+        facts: what was measured while fitting, for people; not read back.
+        weights_sha256: of ``model.safetensors``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    config: dict[str, Any]
+    classes: tuple[str, ...]
+    outcome: str | None
+    normaliser: IntensityNormaliser | None
+    shape: Shape | None
+    spacing_mm: Triple | None
+    fold: str
+    training_cases: tuple[str, ...]
+    parts: dict[str, Any] = {}
+    parents: dict[str, str]
+    seed: int
+    package: str
+    device: str
+    facts: dict[str, Any] = {}
+    weights_sha256: str = ""
+
+    @property
+    def schema_(self) -> LabelSchema:
+        return LabelSchema(self.classes)
+
+    @property
+    def grid(self) -> Grid:
+        if self.shape is None or self.spacing_mm is None:
+            raise InputError(f"This {self.kind} records no grid, so it cannot be used here.")
+        return Grid(self.shape, self.spacing_mm)
+
+    def key(self) -> str:
+        """Changes when anything that decides the weights changes."""
+        return fingerprint(self.model_dump(mode="json", exclude={"facts", "weights_sha256"}))
+
+    def refuse_other_classes(self, schema: LabelSchema) -> None:
+        if schema.names != self.classes:
+            raise InputError(
+                f"The {self.kind} knows the classes {list(self.classes)} but the cohort has "
+                f"{list(schema.names)}. Use a model trained on the same classes."
+            )
+
+    def refuse_training_cases(self, cohort: Cohort) -> None:
+        """A model that saw a held-out case must not be judged on it."""
+        seen = set(self.training_cases) & {case.digest() for case in cohort}
+        if seen:
+            raise InputError(
+                f"{len(seen)} of the {len(cohort)} held-out cases trained this {self.kind}. "
+                "Use the model of this fold."
+            )
+
+
+def new_card(
+    kind: str,
+    *,
+    fold: Fold,
+    config: BaseModel,
+    seed: int,
+    normaliser: IntensityNormaliser | None,
+    grid: Grid | None,
+    parents: Mapping[str, ArtefactCard] | None = None,
+) -> ArtefactCard:
+    """The card of a model that is about to be fitted on ``fold.training``."""
+    cohort = fold.training
+    return ArtefactCard(
+        kind=kind,
+        config=config.model_dump(mode="json"),
+        classes=cohort.schema.names,
+        outcome=cohort.outcome_name,
+        normaliser=normaliser,
+        shape=grid.shape if grid else None,
+        spacing_mm=grid.spacing_mm if grid else None,
+        fold=fold.name,
+        training_cases=tuple(sorted(case.digest() for case in cohort)),
+        parents={name: parent.weights_sha256 for name, parent in (parents or {}).items()},
+        seed=seed,
+        package=version("neonet3d"),
+        device=device_summary(),
+    )
+
+
+def is_finished(folder: Path, card: ArtefactCard) -> bool:
+    """Whether the folder already holds the model that this card would give.
+
+    Raises:
+        InputError: when the folder belongs to something else, which is never overwritten.
+    """
+    if (folder / "model.json").is_file():
+        if read_card(folder).key() == card.key():
+            return True
+        raise InputError(
+            f"{folder} holds a model trained with another configuration, cohort or seed. "
+            "Choose another folder or remove this one."
+        )
+    strangers = [path.name for path in folder.iterdir() if not path.name.startswith(".")] \
+        if folder.is_dir() else []
+    if strangers:
+        raise InputError(
+            f"{folder} is not empty (it holds {strangers[0]}) and not a model of this kind. "
+            "Choose another folder."
+        )
+    return False
+
+
+def save_artefact(folder: Path, model: nn.Module, card: ArtefactCard) -> ArtefactCard:
+    """Write weights, then the card. Returns the card with the hash of the weights."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    payload = safetensors.torch.save(state)
+    card = card.model_copy(update={"weights_sha256": hashlib.sha256(payload).hexdigest()})
+    write_atomically(folder / "model.safetensors", payload)
+    text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
+    write_atomically(folder / "model.json", text.encode())
+    return card
+
+
+def read_card(folder: Path, *, kind: str | None = None) -> ArtefactCard:
+    """Read ``model.json``.
+
+    Raises:
+        InputError: no artefact there, another kind of model, or an unreadable card.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no model.json, so it is no trained model. Check the path.")
+    try:
+        card = ArtefactCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise InputError(
+            f"{path} is not a model card of this version of neonet3d ({error.error_count()} entries "
+            "do not fit). Train the model again."
+        ) from error
+    if kind is not None and card.kind != kind:
+        raise InputError(f"{folder} holds a {card.kind}, not a {kind}. Give the folder of a {kind}.")
+    return card
+
+
+def load_weights(folder: Path, model: nn.Module, card: ArtefactCard) -> None:
+    """Fill ``model`` from the folder; the bytes must be those that the card names.
+
+    Raises:
+        InputError: damaged or foreign weights.
+    """
+    payload = (folder / "model.safetensors").read_bytes()
+    if hashlib.sha256(payload).hexdigest() != card.weights_sha256:
+        raise InputError(
+            f"{folder / 'model.safetensors'} is not the file that model.json was written with. "
+            "Copy the whole folder again."
+        )
+    try:
+        state = safetensors.torch.load(payload)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{folder / 'model.safetensors'} cannot be read ({error}).") from error
+    model.load_state_dict(state, strict=True)
+
+
+def save_training_state(path: Path, tensors: Mapping[str, torch.Tensor], step: int) -> None:
+    """Everything a training loop needs to go on, as one safetensors file, written atomically."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, safetensors.torch.save(state, metadata={"step": str(step)}))
+
+
+def load_training_state(path: Path) -> tuple[dict[str, torch.Tensor], int]:
+    with safetensors.safe_open(os.fspath(path), framework="pt") as stream:
+        step = int(stream.metadata()["step"])
+        return {name: stream.get_tensor(name) for name in stream.keys()}, step  # noqa: SIM118

@@ -1,0 +1,50 @@
+"""Where and in which precision to compute: decided once, from what the machine has."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+
+Precision = Literal["32-true", "bf16-mixed"]
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether oneDNN has native bf16 kernels here (AVX-512 BF16 or AMX).
+
+    Without them bf16 is emulated and slower than float32, so it is never assumed.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def best_precision() -> Precision:
+    """bf16 autocast where the hardware gains by it, float32 elsewhere."""
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"
+    return "bf16-mixed" if cpu_has_fast_bf16() else "32-true"
+
+
+@cache
+def fabric() -> Fabric:
+    """The process's device: a GPU where there is one, otherwise the CPU.
+
+    On the CPU the algorithms are deterministic, so that equal input gives equal bytes.
+    """
+    made = Fabric(accelerator="auto", devices=1, precision=best_precision())
+    made.launch()
+    if made.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # Otherwise every new tensor is filled with NaN first, which costs time and proves nothing.
+        torch.utils.deterministic.fill_uninitialized_memory = False
+    return made
+
+
+def device_summary() -> str:
+    """For manifests and reports, such as ``cpu, 2 threads, bf16-mixed``."""
+    here = fabric()
+    if here.device.type == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads, {best_precision()}"
+    return f"{torch.cuda.get_device_name(here.device)}, {best_precision()}"

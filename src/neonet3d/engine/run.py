@@ -1,0 +1,116 @@
+"""The run folder: ``config.yaml``, ``manifest.json``, ``log.jsonl``, one folder per stage.
+
+A stage that stands with the same key is not run again; a stage whose key changed is made anew.
+Trained models keep their own key in their card (``engine/artefact.py``).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+
+from neonet3d.cohort.volume import write_atomically
+from neonet3d.config import Config, fingerprint
+from neonet3d.engine.device import device_summary
+from neonet3d.errors import InputError
+
+
+class RunFolder:
+    """A folder that one run at a time writes to, and that a later run goes on from."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, config: Config, *, command: str) -> Iterator[RunFolder]:
+        """Create or re-open a run folder and hold its lock.
+
+        Raises:
+            InputError: the folder is not a run folder, or another process works in it.
+        """
+        if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
+            raise InputError(f"{path} is not empty and not a run of neonet3d. Choose another folder.")
+        path.mkdir(parents=True, exist_ok=True)
+        with (path / ".lock").open("w") as lock:
+            try:
+                # The kernel lets go of it even after kill -9, so there is no stale lock to remove.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise InputError(
+                    f"Another run works in {path}. Wait for it or choose another folder."
+                ) from error
+            run = cls(path, config)
+            run._describe(command)
+            yield run
+
+    def _describe(self, command: str) -> None:
+        resolved = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.path / "config.yaml", resolved.encode())
+        manifest_path = self.path / "manifest.json"
+        manifest = json.loads(manifest_path.read_text()) if manifest_path.is_file() else {"starts": []}
+        manifest |= {
+            "command": command,
+            "package": version("neonet3d"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "device": device_summary(),
+            "config_hash": fingerprint(self.config),
+        }
+        manifest["starts"].append(datetime.now(UTC).isoformat(timespec="seconds"))
+        write_atomically(manifest_path, (json.dumps(manifest, indent=2) + "\n").encode())
+
+    def manifest(self) -> dict[str, object]:
+        return dict(json.loads((self.path / "manifest.json").read_text()))
+
+    def update_manifest(self, **values: object) -> None:
+        text = json.dumps(self.manifest() | values, indent=2) + "\n"
+        write_atomically(self.path / "manifest.json", text.encode())
+
+    def log(self, **record: object) -> None:
+        """Append one event to ``log.jsonl``."""
+        stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+        with (self.path / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps(stamp | record) + "\n")
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Log how long a stage took in this start of the run."""
+        started = time.monotonic()
+        yield
+        self.log(stage=stage, seconds=round(time.monotonic() - started, 2))
+
+
+def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:
+    """Run ``build(folder)`` unless the folder already stands with this key.
+
+    ``.done`` is written last. A folder with another key, or none, is removed first: stages that
+    take long keep their own state and are artefacts.
+    """
+    done = folder / ".done"
+    if done.is_file() and done.read_text() == key:
+        return folder
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    build(folder)
+    write_atomically(done, key.encode())
+    return folder
+
+
+def command_line() -> str:
+    """The command as typed, for the manifest; the program by its name and not by its path."""
+    return " ".join(["neonet3d", *sys.argv[1:]])

@@ -1,0 +1,68 @@
+"""The ControlNet: anatomy steers a frozen flow U-Net (Zhang et al. 2023, arXiv 2302.05543).
+
+A trainable copy of the U-Net's encoder sees the label map and adds to the U-Net's states through
+zero-initialised convolutions, so that at the start the output is the U-Net's bit for bit. The map
+comes in at *full* resolution: space-to-depth, then a strided convolution. Nearest-neighbour
+shrinking to the latent grid would lose a vein that is one voxel wide (field notes 3.3).
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from neonet3d.generation.blocks import zero_initialised
+from neonet3d.generation.unet import EncoderStates, FlowUNet, path_scale
+from neonet3d.types import LabelBatch, LatentBatch
+
+
+def space_to_depth(x: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b 8*c x//2 y//2 z//2"]:
+    """Each 2x2x2 block of voxels becomes eight channels; nothing is lost."""
+    b, c, *size = x.shape
+    half = [n // 2 for n in size]
+    blocks = x.reshape(b, c, half[0], 2, half[1], 2, half[2], 2)
+    return blocks.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, 8 * c, *half)
+
+
+def one_hot(label_map: LabelBatch, n_classes: int) -> Float[Tensor, "b k x y z"]:
+    """Memberships of the foreground classes 1 ... n-1 (background is where all are 0)."""
+    return F.one_hot(label_map.long(), n_classes)[..., 1:].movedim(-1, 1).float()
+
+
+class ControlNet(nn.Module):
+    """States to add to those of ``unet`` for a given label map."""
+
+    def __init__(self, unet: FlowUNet, n_classes: int) -> None:
+        super().__init__()
+        if n_classes < 2:
+            raise ValueError("a ControlNet needs at least one class beside the background")
+        self.n_classes = n_classes
+        self.encoder = copy.deepcopy(unet.encoder).requires_grad_(True)
+        c0, c1 = self.encoder.stem.out_channels, self.encoder.down.out_channels
+        self.hint = nn.Sequential(
+            nn.Conv3d(8 * (n_classes - 1), c0, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv3d(c0, c0, 2, stride=2),
+            nn.SiLU(),
+            nn.Conv3d(c0, c0, 3, padding=1),
+        )
+        self.out_fine = zero_initialised(nn.Conv3d(c0, c0, 1))
+        self.out_coarse = zero_initialised(nn.Conv3d(c1, c1, 1))
+        self.out_middle = zero_initialised(nn.Conv3d(c1, c1, 1))
+
+    def forward(
+        self,
+        x: LatentBatch,
+        t: Float[Tensor, " b"],
+        label: Int[Tensor, " b"],
+        label_map: LabelBatch,
+    ) -> EncoderStates:
+        """``label_map`` is (b, 4x, 4y, 4z) for a latent of (b, c, x, y, z)."""
+        hint = self.hint(space_to_depth(one_hot(label_map, self.n_classes)))
+        states = self.encoder(x / path_scale(t), self.encoder.embed(t, label), hint)
+        return EncoderStates(
+            self.out_fine(states.fine), self.out_coarse(states.coarse), self.out_middle(states.middle)
+        )

@@ -1,0 +1,60 @@
+"""Rectified flow: the path, its training target, and samplers that know no network.
+
+    x_t = (1 - t) z + t e,    dx_t/dt = e - z,    t from 0 (data) to 1 (noise)
+
+Liu et al. 2022 (arXiv 2209.03003); logit-normal t from Esser et al. 2024 (arXiv 2403.03206, 3.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Velocity = Callable[[Tensor, Tensor], Tensor]
+"""(x, t) -> dx/dt; x is (b, c, x, y, z), t is (b,)."""
+
+
+def interpolate(
+    z: Float[Tensor, "b *s"], noise: Float[Tensor, "b *s"], t: Float[Tensor, " b"]
+) -> Float[Tensor, "b *s"]:
+    """x_t = (1 - t) z + t e."""
+    t = t.view(-1, *[1] * (z.dim() - 1))
+    return (1 - t) * z + t * noise
+
+
+def draw_times(n: int, device: torch.device) -> Float[Tensor, " n"]:
+    """Logit-normal times: sigmoid of a standard normal, densest where the flow is hardest."""
+    return torch.sigmoid(torch.randn(n, device=device))
+
+
+def time_steps(steps: int, device: torch.device) -> Float[Tensor, " steps+1"]:
+    """1 = t_0 > ... > t_steps = 0, equally spaced."""
+    return torch.linspace(1, 0, steps + 1, device=device)
+
+
+def euler(velocity: Velocity, noise: Float[Tensor, "b *s"], steps: int) -> Float[Tensor, "b *s"]:
+    """Integrate from noise (t = 1) to data (t = 0) with ``steps`` evaluations, first order."""
+    x, times = noise, time_steps(steps, noise.device)
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        x = x + (after - now) * velocity(x, now.expand(len(x)))
+    return x
+
+
+def heun(velocity: Velocity, noise: Float[Tensor, "b *s"], steps: int) -> Float[Tensor, "b *s"]:
+    """Second order: two evaluations a step, the mean of both slopes."""
+    x, times = noise, time_steps(steps, noise.device)
+    for now, after in zip(times[:-1], times[1:], strict=True):
+        slope = velocity(x, now.expand(len(x)))
+        ahead = x + (after - now) * slope
+        x = x + (after - now) * 0.5 * (slope + velocity(ahead, after.expand(len(x))))
+    return x
+
+
+def guided(
+    conditional: Float[Tensor, "b *s"], unconditional: Float[Tensor, "b *s"], scale: float
+) -> Float[Tensor, "b *s"]:
+    """Classifier-free guidance (Ho & Salimans 2022): u + scale (c - u); scale 1 is c."""
+    return unconditional + scale * (conditional - unconditional)

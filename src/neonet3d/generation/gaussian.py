@@ -1,0 +1,66 @@
+"""The velocity that would be exact if latents were a stationary Gaussian field.
+
+With cosine coefficients z_f of variance S_f, independent of each other, the rectified path has
+
+    E[e - z | x_t] = (t - (1 - t) S_f) / ((1 - t)^2 S_f + t^2)  x_f        (coefficient by coefficient)
+
+(the Wiener filter). The flow U-Net adds to this closed form instead of learning it: the samples of
+an untrained network already have the power spectrum of the training latents, smooth where those
+are smooth. S is measured on the training fold. For S = 1 it is the preconditioning of Karras et al.
+2022 (arXiv 2206.00364) carried over to the rectified path. The extension to a spectrum is ours.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from neonet3d.types import LatentBatch, Shape
+
+
+def cosine_matrix(n: int) -> Float[Tensor, "n n"]:
+    """Orthonormal DCT-II: row f holds the cosine of frequency f. Its transpose is its inverse."""
+    position = torch.arange(n, dtype=torch.float64) + 0.5
+    frequency = torch.arange(n, dtype=torch.float64)[:, None]
+    matrix = torch.cos(math.pi / n * frequency * position) * math.sqrt(2 / n)
+    matrix[0] /= math.sqrt(2)
+    return matrix.float()
+
+
+class GaussianVelocity(nn.Module):
+    """Closed-form velocity of a stationary Gaussian field on a latent grid.
+
+    Buffer ``variance`` (c, x, y, z): of each cosine coefficient of each standardised channel.
+    """
+
+    variance: Tensor
+
+    def __init__(self, channels: int, shape: Shape) -> None:
+        super().__init__()
+        self.register_buffer("variance", torch.ones(channels, *shape))
+        for axis, n in zip("xyz", shape, strict=True):
+            self.register_buffer(f"cosine_{axis}", cosine_matrix(n), persistent=False)
+
+    @torch.no_grad()
+    def fit(self, latents: Float[Tensor, "n c x y z"]) -> None:
+        """Measure the variance of every coefficient over the training latents."""
+        total = torch.zeros_like(self.variance)
+        for part in latents.split(64):
+            total += self._transform(part.to(total)).square().sum(0)
+        self.variance.copy_((total / len(latents)).clamp_min(1e-4))
+
+    def forward(self, x: LatentBatch, t: Float[Tensor, " b"]) -> LatentBatch:
+        t = t.view(-1, 1, 1, 1, 1)
+        gain = (t - (1 - t) * self.variance) / ((1 - t).square() * self.variance + t.square())
+        return self._transform(gain * self._transform(x), inverse=True)
+
+    def _transform(self, x: Tensor, *, inverse: bool = False) -> Tensor:
+        matrices = (self.cosine_x, self.cosine_y, self.cosine_z)
+        with torch.autocast(x.device.type, enabled=False):
+            for axis, matrix in zip((2, 3, 4), matrices, strict=True):
+                matrix = matrix.T if inverse else matrix
+                x = torch.tensordot(x.float(), matrix, dims=([axis], [1])).movedim(-1, axis)
+        return x

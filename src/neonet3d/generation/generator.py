@@ -1,0 +1,157 @@
+"""LatentGenerator: autoencoder, flow U-Net and ControlNet as one thing that draws volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from neonet3d.config import AutoencoderConfig, UNetConfig
+from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
+from neonet3d.engine.device import fabric
+from neonet3d.errors import InputError
+from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
+from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.flow import Velocity, euler, guided
+from neonet3d.generation.texture import ResidualTexture
+from neonet3d.generation.unet import NULL_LABEL, FlowUNet
+
+SAMPLE_BATCH = 16
+
+
+class LatentGenerator(nn.Module):
+    """NeoGen: draws image patches that obey a label map and an outcome label.
+
+    Example:
+        >>> generator = LatentGenerator.load("model")                      # doctest: +SKIP
+        >>> images = generator.sample(label_maps, labels, steps=16, seed=0)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        unet: FlowUNet,
+        controlnet: ControlNet,
+        card: ArtefactCard,
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.unet = unet
+        self.controlnet = controlnet
+        self.card = card
+
+    @classmethod
+    def load(cls, folder: Path | str) -> LatentGenerator:
+        """Load ``autoencoder/``, ``unet/`` and ``controlnet/`` and check that they belong together.
+
+        Raises:
+            InputError: a part is missing, damaged, or was trained on another part.
+        """
+        folder = Path(folder)
+        autoencoder, parent = load_autoencoder(folder / "autoencoder")
+        unet, unet_card = load_unet(folder / "unet", parent)
+        card = read_card(folder / "controlnet", kind="ControlNet")
+        _require_parent(folder / "controlnet", card, "unet", unet_card)
+        controlnet = ControlNet(unet, len(card.classes))
+        load_weights(folder / "controlnet", controlnet, card)
+        model = cls(autoencoder, unet, controlnet, card).eval()
+        fabric().to_device(model)
+        return model
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        label_maps: UInt8[Tensor, "n x y z"],
+        labels: Int[Tensor, " n"],
+        *,
+        steps: int,
+        seed: int,
+        guidance: float = 1.0,
+    ) -> Float[Tensor, "n x y z"]:
+        """Draw one image for each label map.
+
+        Args:
+            label_maps: on the generator's grid, with its classes.
+            labels: 0 or 1, or -1 for "not said".
+            steps: Euler steps of the flow.
+            guidance: classifier-free guidance of the label; 1 is none.
+
+        Returns:
+            Images in [-1, 1] on the CPU; ``card.normaliser.invert`` gives units of the reference.
+
+        Raises:
+            InputError: a grid or a label that the generator was not trained for.
+        """
+        if tuple(label_maps.shape[1:]) != self.card.shape:
+            raise InputError(
+                f"The label maps are {tuple(label_maps.shape[1:])} voxels but the generator draws "
+                f"{self.card.shape}. Bring them onto its grid."
+            )
+        if self.card.outcome is None and bool((labels >= 0).any()):
+            raise InputError("The generator was trained without outcomes; it cannot obey a label.")
+        if guidance != 1 and self.card.outcome is None:
+            raise InputError("Guidance needs a generator that was trained with outcomes.")
+        here = fabric()
+        generator = torch.Generator().manual_seed(seed)
+        images = []
+        for maps, wanted in zip(
+            label_maps.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True
+        ):
+            maps = here.to_device(maps)
+            wanted = here.to_device(torch.where(wanted < 0, NULL_LABEL, wanted))
+            shape = (len(maps), self.autoencoder.encoder.latent_mean.numel(), *(n // DOWNSAMPLING for n in maps.shape[1:]))
+            noise = here.to_device(torch.randn(shape, generator=generator))
+            with here.autocast():
+                z = euler(self._velocity(maps, wanted, guidance), noise, steps)
+                decoded = self.autoencoder.decode(z)[:, 0]
+            images.append(self.autoencoder.texture.add(decoded.float(), generator).cpu())
+        return torch.cat(images)
+
+    def _velocity(self, maps: Tensor, wanted: Tensor, guidance: float) -> Velocity:
+        nothing = torch.full_like(wanted, NULL_LABEL)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            conditional = self.unet(x, t, wanted, self.controlnet(x, t, wanted, maps))
+            if guidance == 1:
+                return conditional
+            free = self.unet(x, t, nothing, self.controlnet(x, t, nothing, maps))
+            return guided(conditional, free, guidance)
+
+        return velocity
+
+
+def build_autoencoder(card: ArtefactCard) -> Autoencoder:
+    """An untrained autoencoder for this card's grid and number of training cases."""
+    texture = ResidualTexture(card.grid.shape, len(card.training_cases))
+    return Autoencoder(AutoencoderConfig.model_validate(card.config), texture)
+
+
+def load_autoencoder(folder: Path) -> tuple[Autoencoder, ArtefactCard]:
+    """A trained autoencoder, frozen, on the device."""
+    card = read_card(folder, kind="Autoencoder")
+    model = build_autoencoder(card)
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval().requires_grad_(False), card
+
+
+def load_unet(folder: Path, parent: ArtefactCard) -> tuple[FlowUNet, ArtefactCard]:
+    """A trained flow U-Net of this autoencoder, frozen."""
+    card = read_card(folder, kind="FlowUNet")
+    _require_parent(folder, card, "autoencoder", parent)
+    x, y, z = (n // DOWNSAMPLING for n in parent.grid.shape)
+    config = UNetConfig.model_validate(card.config)
+    model = FlowUNet(parent.config["latent_channels"], (x, y, z), config)
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval().requires_grad_(False), card
+
+
+def _require_parent(folder: Path, card: ArtefactCard, name: str, parent: ArtefactCard) -> None:
+    if card.parents.get(name) != parent.weights_sha256:
+        raise InputError(
+            f"{folder} was trained on another {name} than the one beside it. "
+            "Keep the parts of one training together."
+        )

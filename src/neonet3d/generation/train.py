@@ -1,0 +1,237 @@
+"""Training NeoGen: autoencoder, then flow U-Net, then ControlNet, each an artefact of its own.
+
+Each function is handed a fold and reads ``fold.training`` only. A folder that already holds the
+model it would make is read instead; a half-trained one goes on from its last state.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import Patches, fit_patches, load_patches, orientations_of
+from neonet3d.config import Config, LoopConfig
+from neonet3d.engine.artefact import ArtefactCard, is_finished, new_card, save_artefact
+from neonet3d.engine.device import fabric
+from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
+from neonet3d.errors import InputError
+from neonet3d.generation.autoencoder import Autoencoder, AutoencoderObjective
+from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.generator import (
+    LatentGenerator,
+    build_autoencoder,
+    load_autoencoder,
+    load_unet,
+)
+from neonet3d.generation.objectives import ControlObjective, FlowObjective
+from neonet3d.generation.unet import FlowUNet
+
+ENCODE_BATCH = 16
+INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the autoencoder trains
+
+
+def train_generator(fold: Fold, config: Config, folder: Path) -> LatentGenerator:
+    """NeoGen on the training cases of one fold.
+
+    Writes ``autoencoder/``, ``unet/`` and ``controlnet/`` below ``folder``.
+
+    Raises:
+        InputError: cases without masks, or a folder that holds something else.
+    """
+    without = [case.name for case in fold.training if case.mask_path is None]
+    if without:
+        raise InputError(
+            f"{len(without)} training cases of {fold.training.root} have no mask (the first is "
+            f"{without[0]}). The ControlNet needs one for each; run 'neonet3d segment predict'."
+        )
+    train_autoencoder(fold, config, folder / "autoencoder")
+    train_unet(fold, config, folder)
+    train_controlnet(fold, config, folder)
+    return LatentGenerator.load(folder)
+
+
+def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
+    """The autoencoder, its latent statistics and its residual texture.
+
+    All that a classifier on frozen features needs. The texture is measured on the training
+    reconstructions.
+    """
+    grid, normaliser = fit_patches(fold.training)
+    card = new_card(
+        "Autoencoder",
+        fold=fold,
+        config=config.autoencoder,
+        seed=config.seed,
+        normaliser=normaliser,
+        grid=grid,
+    )
+    if is_finished(folder, card):
+        return
+    patches = load_patches(fold.training, grid, normaliser)
+    orientations = orientations_of(grid)
+    model = seeded(config.seed, lambda: build_autoencoder(card))
+    model.start_from_principal_components(patches.images[:, None])
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        n = config.autoencoder.loop.batch_size
+        index = torch.randint(len(patches), (n,), generator=generator)
+        which = int(torch.randint(len(orientations), (1,), generator=generator))
+        images = orientations[which].apply(patches.images[index])
+        gain = 1 + INTENSITY_JITTER * torch.randn(n, 1, 1, 1, generator=generator)
+        return [((images + 1) * gain - 1).clamp(-1, 1)[:, None]]
+
+    loss = train_loop(
+        AutoencoderObjective(model, config.autoencoder.kl_weight),
+        draw,
+        config.autoencoder.loop,
+        folder=folder,
+        seed=config.seed,
+        description=f"{fold.name}: autoencoder",
+    )
+    model.fit_latent_statistics(_encode(model, patches.images))
+    residuals = fabric().to_device(patches.images) - _reconstruct(model, patches.images)
+    model.texture.fit(residuals)
+    facts = {
+        "latent_mean": model.encoder.latent_mean.tolist(),
+        "latent_std": model.encoder.latent_std.tolist(),
+        "latent_gain": model.encoder.latent_gain.tolist(),
+        "training_loss": loss,
+        "training_psnr_db": float(10 * torch.log10(4 / residuals.square().mean())),
+    }
+    save_artefact(folder, model, card.model_copy(update={"facts": facts}))
+    remove_training_state(folder)
+
+
+def train_unet(fold: Fold, config: Config, folder: Path) -> None:
+    """The flow U-Net on the latents of ``folder/autoencoder``."""
+    autoencoder, parent = load_autoencoder(folder / "autoencoder")
+    card = new_card(
+        "FlowUNet",
+        fold=fold,
+        config=config.unet,
+        seed=config.seed,
+        normaliser=parent.normaliser,
+        grid=parent.grid,
+        parents={"autoencoder": parent},
+    )
+    if is_finished(folder / "unet", card):
+        return
+    latents, _, labels = _encode_orientations(autoencoder, parent, fold)
+    x, y, z = latents.shape[2:]
+    unet = seeded(config.seed, lambda: FlowUNet(latents.shape[1], (x, y, z), config.unet))
+    unet.gaussian.fit(latents)
+    _fit(
+        FlowObjective(unet, autoencoder.encoder.latent_gain, config.unet.null_label_fraction),
+        unet,
+        _draw_from([latents, labels], config.unet.loop),
+        config.unet.loop,
+        folder=folder / "unet",
+        card=card,
+        description=f"{fold.name}: flow U-Net",
+    )
+
+
+def train_controlnet(fold: Fold, config: Config, folder: Path) -> None:
+    """The ControlNet on the frozen U-Net of ``folder/unet``."""
+    autoencoder, parent = load_autoencoder(folder / "autoencoder")
+    unet, unet_card = load_unet(folder / "unet", parent)
+    card = new_card(
+        "ControlNet",
+        fold=fold,
+        config=config.controlnet,
+        seed=config.seed,
+        normaliser=parent.normaliser,
+        grid=parent.grid,
+        parents={"autoencoder": parent, "unet": unet_card},
+    )
+    if is_finished(folder / "controlnet", card):
+        return
+    latents, label_maps, labels = _encode_orientations(autoencoder, parent, fold)
+    schema = fold.training.schema
+    controlnet = seeded(config.seed, lambda: ControlNet(unet, len(schema)))
+    objective = ControlObjective(
+        unet,
+        controlnet,
+        autoencoder.encoder.latent_gain,
+        schema,
+        config.controlnet.foreground_weight,
+        config.unet.null_label_fraction,
+    )
+    _fit(
+        objective,
+        controlnet,
+        _draw_from([latents, labels, label_maps], config.controlnet.loop),
+        config.controlnet.loop,
+        folder=folder / "controlnet",
+        card=card,
+        description=f"{fold.name}: ControlNet",
+    )
+
+
+def _fit(
+    objective: nn.Module,
+    model: nn.Module,
+    draw: DrawBatch,
+    loop: LoopConfig,
+    *,
+    folder: Path,
+    card: ArtefactCard,
+    description: str,
+) -> None:
+    loss = train_loop(
+        objective, draw, loop, folder=folder, seed=card.seed, description=description
+    )
+    save_artefact(folder, model, card.model_copy(update={"facts": {"training_loss": loss}}))
+    remove_training_state(folder)
+
+
+def _draw_from(data: list[Tensor], loop: LoopConfig) -> DrawBatch:
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        index = torch.randint(len(data[0]), (loop.batch_size,), generator=generator)
+        return [part[index] for part in data]
+
+    return draw
+
+
+def _encode_orientations(
+    autoencoder: Autoencoder, card: ArtefactCard, fold: Fold
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents, label maps and labels of the training fold in every orientation of the grid.
+
+    An encoder is not equivariant to flips, so augmentation comes before encoding; encoding once
+    makes the training of the flow free of the autoencoder.
+    """
+    assert card.normaliser is not None  # train_autoencoder always sets it
+    patches = load_patches(fold.training, card.grid, card.normaliser)
+    views: list[Patches] = [patches.oriented(o) for o in orientations_of(card.grid)]
+    latents = torch.cat([_standardised(autoencoder, view.images) for view in views])
+    label_maps = torch.cat([view.required_label_maps() for view in views])
+    return latents, label_maps, torch.cat([view.outcomes for view in views])
+
+
+def _encode(model: Autoencoder, images: Tensor) -> Tensor:
+    """Posterior means (not standardised), on the device."""
+    here = fabric()
+    with torch.no_grad(), here.autocast():
+        parts = [model.encoder.posterior(here.to_device(p)[:, None])[0] for p in images.split(ENCODE_BATCH)]
+    return torch.cat(parts)
+
+
+def _standardised(model: Autoencoder, images: Tensor) -> Tensor:
+    here = fabric()
+    with torch.no_grad(), here.autocast():
+        parts = [model.encoder(here.to_device(p)[:, None]).cpu() for p in images.split(ENCODE_BATCH)]
+    return torch.cat(parts)
+
+
+def _reconstruct(model: Autoencoder, images: Tensor) -> Tensor:
+    here = fabric()
+    with torch.no_grad(), here.autocast():
+        parts = [
+            model.decode(model.encoder(here.to_device(p)[:, None]))[:, 0].float()
+            for p in images.split(ENCODE_BATCH)
+        ]
+    return torch.cat(parts)

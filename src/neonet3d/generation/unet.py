@@ -1,0 +1,116 @@
+"""The flow U-Net: velocity of a latent, given time and outcome label.
+
+The network adds to the closed form of a Gaussian field (``gaussian.py``), with its input and output
+scaled by the deviation of x_t:
+
+    v(x, t) = v_gauss(x, t)  +  F(x / s(t), t) / s(t),    s(t)^2 = t^2 + (1 - t)^2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from neonet3d.config import UNetConfig
+from neonet3d.generation.blocks import (
+    FilmBlock,
+    SelfAttention,
+    sinusoidal_embedding,
+    zero_initialised,
+)
+from neonet3d.generation.gaussian import GaussianVelocity
+from neonet3d.types import LatentBatch, Shape
+
+N_LABELS = 2
+NULL_LABEL = 2
+
+
+@dataclass(frozen=True)
+class EncoderStates:
+    """What the U-Net's encoder hands to its decoder; a ControlNet adds to each."""
+
+    fine: Tensor  # (b, c0, x, y, z)
+    coarse: Tensor  # (b, c1, x/2, y/2, z/2)
+    middle: Tensor  # (b, c1, x/2, y/2, z/2)
+
+    def __add__(self, other: EncoderStates) -> EncoderStates:
+        return EncoderStates(
+            self.fine + other.fine, self.coarse + other.coarse, self.middle + other.middle
+        )
+
+
+class UNetEncoder(nn.Module):
+    """Time and label embedding, the way down, and the middle; the part that a ControlNet copies."""
+
+    def __init__(self, latent_channels: int, config: UNetConfig) -> None:
+        super().__init__()
+        c0, c1 = config.channels
+        self.time_channels = c0
+        size = 2 * c1
+        self.embed_time = nn.Sequential(nn.Linear(c0, size), nn.SiLU(), nn.Linear(size, size))
+        self.embed_label = nn.Embedding(N_LABELS + 1, size)
+        self.stem = nn.Conv3d(latent_channels, c0, 3, padding=1)
+        self.fine = FilmBlock(c0, c0, size, config.dropout)
+        self.down = nn.Conv3d(c0, c1, 3, stride=2, padding=1)
+        self.coarse = FilmBlock(c1, c1, size, config.dropout)
+        self.attention = SelfAttention(c1)
+        self.middle = FilmBlock(c1, c1, size, config.dropout)
+
+    def embed(self, t: Float[Tensor, " b"], label: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
+        time = self.embed_time(sinusoidal_embedding(t, self.time_channels))
+        return nn.functional.silu(time + self.embed_label(label))
+
+    def forward(
+        self, x: LatentBatch, condition: Float[Tensor, "b e"], hint: Tensor | None = None
+    ) -> EncoderStates:
+        """``hint`` (b, c0, x, y, z) is added after the stem; only a ControlNet gives one."""
+        h = self.stem(x)
+        if hint is not None:
+            h = h + hint
+        fine = self.fine(h, condition)
+        coarse = self.coarse(self.down(fine), condition)
+        return EncoderStates(fine, coarse, self.middle(self.attention(coarse), condition))
+
+
+class FlowUNet(nn.Module):
+    """dx/dt of the rectified flow. Latent sizes must be even."""
+
+    def __init__(self, latent_channels: int, latent_shape: Shape, config: UNetConfig) -> None:
+        super().__init__()
+        c0, c1 = config.channels
+        size = 2 * c1
+        self.gaussian = GaussianVelocity(latent_channels, latent_shape)
+        self.encoder = UNetEncoder(latent_channels, config)
+        self.decode_coarse = FilmBlock(2 * c1, c1, size, config.dropout)
+        self.up = nn.ConvTranspose3d(c1, c0, 2, stride=2)
+        self.decode_fine = FilmBlock(2 * c0, c0, size, config.dropout)
+        self.head = nn.Sequential(
+            nn.GroupNorm(8, c0),
+            nn.SiLU(),
+            zero_initialised(nn.Conv3d(c0, latent_channels, 3, padding=1)),
+        )
+
+    def forward(
+        self,
+        x: LatentBatch,
+        t: Float[Tensor, " b"],
+        label: Int[Tensor, " b"],
+        control: EncoderStates | None = None,
+    ) -> LatentBatch:
+        """Velocity at (x, t). ``label`` is 0, 1 or ``NULL_LABEL``; ``control`` from a ControlNet."""
+        condition = self.encoder.embed(t, label)
+        scale = path_scale(t)
+        states = self.encoder(x / scale, condition)
+        if control is not None:
+            states = states + control
+        h = self.decode_coarse(torch.cat([states.middle, states.coarse], dim=1), condition)
+        h = self.decode_fine(torch.cat([self.up(h), states.fine], dim=1), condition)
+        return self.gaussian(x, t) + self.head(h).float() / scale
+
+
+def path_scale(t: Float[Tensor, " b"]) -> Float[Tensor, "b 1 1 1 1"]:
+    """Standard deviation of x_t for a latent of unit variance."""
+    return (t.square() + (1 - t).square()).sqrt().view(-1, 1, 1, 1, 1)

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+
+from neonet3d.metrics import fidelity
+from neonet3d.metrics.fidelity import FidelityScore, fidelity_score
+
+
+def score(shift: float) -> FidelityScore:
+    rng = np.random.default_rng(0)
+    real = (rng.normal(size=(20, 1, 8)) + 0.5 * rng.normal(size=(20, 3, 8))).reshape(-1, 8)
+    made = (rng.normal(size=(14, 1, 8)) + 0.5 * rng.normal(size=(14, 3, 8))).reshape(-1, 8)
+    return fidelity_score(
+        real,
+        made + shift,
+        real_groups=np.repeat(np.arange(20), 3),
+        synthetic_groups=np.repeat(np.arange(14), 3),
+        extractor="none",
+        plane="axial",
+        seed=0,
+    )
+
+
+def test_alike_is_near_its_floor_and_shifted_is_not() -> None:
+    alike, shifted = score(0.0), score(1.0)
+    assert alike.kid_low < 0 < alike.kid_high
+    assert alike.kid < alike.kid_floor < shifted.kid_low
+    assert alike.fid == pytest.approx(alike.fid_floor, rel=0.5)
+    assert shifted.fid > shifted.fid_floor + 3
+
+
+def test_says_what_it_was_measured_on() -> None:
+    result = score(0.0)
+    assert (result.n_real, result.n_synthetic, result.n_matched) == (20, 14, 10)
+    assert (result.slices_per_case, result.extractor, result.plane) == (3, "none", "axial")
+    assert result == score(0.0)
+
+
+def test_offers_the_measures_by_name() -> None:
+    assert all(hasattr(fidelity, name) for name in fidelity.__all__)
