@@ -103,8 +103,8 @@ def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:
     done = folder / ".done"
     if done.is_file() and done.read_text() == key:
         return folder
-    if folder.exists():
-        shutil.rmtree(folder)
+    for leftover in [folder, *folder.parent.glob(f".{folder.name}.*.tmp")]:
+        shutil.rmtree(leftover, ignore_errors=True)
     folder.mkdir(parents=True)
     build(folder)
     write_atomically(done, key.encode())

@@ -109,6 +109,17 @@ class LatentGenerator(nn.Module):
             images.append(self.autoencoder.texture.add(decoded.float(), generator).cpu())
         return torch.cat(images)
 
+    @torch.inference_mode()
+    def reconstruction_psnr_db(self, images: Float[Tensor, "n x y z"]) -> Float[Tensor, " n"]:
+        """Peak signal-to-noise ratio of decode(encode(image)) for images in [-1, 1], in dB."""
+        here, ratios = fabric(), []
+        for part in images.split(SAMPLE_BATCH):
+            with here.autocast():
+                latent = self.autoencoder.encoder(here.to_device(part)[:, None])
+                returned = self.autoencoder.decode(latent)[:, 0].float().cpu()
+            ratios.append(10 * torch.log10(4 / (returned - part).square().mean((1, 2, 3))))
+        return torch.cat(ratios)
+
     def _velocity(self, maps: Tensor, wanted: Tensor, guidance: float) -> Velocity:
         nothing = torch.full_like(wanted, NULL_LABEL)
 

@@ -1,0 +1,197 @@
+"""Balancing a training fold with synthetic cases, behind a quality gate.
+
+Two ways. ``rare_class`` fills the rarer class to 1:1, as the NeoNet abstract words it; it makes
+*being synthetic* a sign of the class and cost 6 AUC points in a prototype (generator-lessons 2).
+``both_classes`` also ends at 1:1, but gives synthetic cases to both classes, and the classifier
+draws the same share of them from each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
+from neonet3d.cohort.patches import load_patches
+from neonet3d.cohort.volume import Volume, write_atomically
+from neonet3d.config import BalanceConfig, SamplerConfig
+from neonet3d.errors import InputError, RunError
+from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.masks import deform_mask
+from neonet3d.generation.sample import SyntheticCase, as_volume, masks_on_grid
+from neonet3d.metrics.overlap import dice
+from neonet3d.segmentation.predict import Segmenter
+from neonet3d.types import Advance, LabelMap, no_advance
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many synthetic cases each class gets."""
+
+    negative: int
+    positive: int
+
+
+def plan_balance(negative: int, positive: int, config: BalanceConfig) -> Wanted:
+    """How many synthetic cases bring ``negative`` and ``positive`` real ones to 1:1."""
+    if config.mode == "rare_class":
+        target = max(negative, positive)
+    else:
+        target = math.ceil(max(negative, positive) / (1 - config.synthetic_share))
+    return Wanted(target - negative, target - positive)
+
+
+def balance_cohort(
+    training: Cohort,
+    generator: LatentGenerator,
+    segmenter: Segmenter,
+    out: Path,
+    config: BalanceConfig,
+    sampler: SamplerConfig,
+    *,
+    seed: int,
+    advance: Advance = no_advance,
+) -> Cohort:
+    """Write the training cases and synthetic ones, 1:1, as one cohort.
+
+    A synthetic case starts from the deformed mask of a training case of its class. It is drawn
+    again, up to ``config.attempts`` times, while the gate refuses it: NeoSeg must find the tumour
+    where the mask has it, and no training image may be closer than two training images ever are.
+    What was refused is counted in ``balance.json``.
+
+    Args:
+        training: real patches of the fold that trained generator and segmenter.
+
+    Raises:
+        RunError: the gate refuses a case ``config.attempts`` times.
+    """
+    if generator.card.outcome is None:
+        raise InputError("The generator was trained without outcomes, so it cannot balance classes.")
+    outcomes = training.outcomes
+    wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), config)
+    writer = CohortWriter(
+        out, training.schema, outcome_name=training.outcome_name, channel="HBP", durable=False
+    )
+    for case in training:
+        image, mask = case.read_with_mask()
+        writer.add(
+            case.name, image, mask, outcome=case.outcome, participant=case.participant,
+            extra={"synthetic": "0"},
+        )
+    gate = QualityGate.of(training, generator, segmenter, config)
+    rng = np.random.default_rng(seed)
+    drawn = kept = 0
+    for outcome, count in ((0, wanted.negative), (1, wanted.positive)):
+        sources = [case for case in training if case.outcome == outcome]
+        pending = list(range(count))
+        for attempt in range(config.attempts):
+            if not pending:
+                break
+            chosen = [sources[int(i)] for i in rng.integers(len(sources), size=len(pending))]
+            label_maps = _deformed(generator, training, chosen, rng)
+            draw_seed = int(rng.integers(2**31))
+            images = generator.sample(
+                label_maps,
+                torch.full((len(pending),), outcome),
+                steps=sampler.steps,
+                guidance=sampler.guidance,
+                seed=draw_seed,
+            )
+            drawn += len(pending)
+            last = attempt == config.attempts - 1
+            refused = []
+            for i, place in enumerate(pending):
+                made = SyntheticCase(
+                    name=f"synthetic_{outcome}_{place:04d}",
+                    image=as_volume(generator, images[i].numpy()),
+                    label_map=as_volume(generator, label_maps[i].numpy()),
+                    outcome=outcome,
+                    source=chosen[i].digest(),
+                    seed=draw_seed,
+                )
+                if not gate.accepts(images[i], made.image, label_maps[i].numpy()):
+                    refused.append(place)
+                    continue
+                kept += 1
+                writer.add(
+                    made.name, made.image, made.label_map, outcome=outcome,
+                    extra=made.columns(generator),
+                )
+                advance()
+            if last and refused:
+                raise RunError(
+                    f"{len(refused)} synthetic cases were refused {config.attempts} times: the "
+                    "tumour is not where the mask has it. Train the generator longer, or lower "
+                    "balance.minimum_adherence."
+                )
+            pending = refused
+    record = {
+        "real": {"negative": int((outcomes == 0).sum()), "positive": int((outcomes == 1).sum())},
+        "synthetic": {"negative": wanted.negative, "positive": wanted.positive},
+        "drawn": drawn,
+        "rejected": drawn - kept,
+    }
+    write_atomically(out / "balance.json", (json.dumps(record, indent=2) + "\n").encode())
+    return writer.finish()
+
+
+@dataclass(frozen=True)
+class QualityGate:
+    """What a synthetic patch must pass.
+
+    Attributes:
+        training: (n, x, y, z) normalised training images.
+        closest: smallest root mean square distance between two of them.
+        minimum_adherence: least tumour Dice of NeoSeg's reading against the mask.
+    """
+
+    segmenter: Segmenter
+    training: Float[Tensor, "n x y z"]
+    closest: float
+    minimum_adherence: float
+
+    @classmethod
+    def of(
+        cls,
+        training: Cohort,
+        generator: LatentGenerator,
+        segmenter: Segmenter,
+        config: BalanceConfig,
+    ) -> QualityGate:
+        card = generator.card
+        assert card.normaliser is not None  # the autoencoder always records one
+        images = load_patches(training, card.grid, card.normaliser).images
+        flat = images.flatten(1)
+        apart = torch.cdist(flat, flat) / math.sqrt(flat.shape[1])
+        apart.fill_diagonal_(math.inf)
+        return cls(segmenter, images, float(apart.min()), config.minimum_adherence)
+
+    def accepts(
+        self, image: Float[Tensor, "x y z"], volume: Volume, label_map: LabelMap
+    ) -> bool:
+        nearest = (self.training - image).square().mean((1, 2, 3)).sqrt().min()
+        if float(nearest) < self.closest:
+            return False
+        schema = self.segmenter.card.schema_
+        if "tumour" not in schema:
+            return True
+        found = self.segmenter.segment(volume).label_map.data
+        score = dice(found, label_map, {"tumour": schema.value("tumour")})["tumour"]
+        return bool(np.isnan(score) or score >= self.minimum_adherence)
+
+
+def _deformed(
+    generator: LatentGenerator, training: Cohort, chosen: list[Case], rng: np.random.Generator
+) -> UInt8[Tensor, "n x y z"]:
+    maps = []
+    for case in chosen:
+        label_map = masks_on_grid(generator, training.subset([case]))[0].numpy()
+        maps.append(deform_mask(label_map, training.schema, generator.card.grid.spacing_mm, rng))
+    return torch.from_numpy(np.stack(maps))

@@ -1,0 +1,98 @@
+"""The mask bank: a training mask, deformed as another patient's anatomy might be.
+
+A random affine (rotation, scale) and a smooth elastic field move the label map; the result is
+accepted only if the tumour keeps its topology and most of its volume (after MAISI's recipe, field
+notes 2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import ndimage
+
+from neonet3d.errors import RunError
+from neonet3d.types import LabelMap, LabelSchema, Shape, Triple
+
+ROTATION_DEG = 8.0  # largest, about each axis
+SCALE = 0.12  # largest relative change of size
+ELASTIC_MM = 2.5  # standard deviation of the elastic displacement
+ELASTIC_REACH_MM = 20.0  # over which it varies
+VOLUME_KEPT = (0.6, 1.6)  # of the tumour
+ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """Where each voxel of the new map is read from.
+
+    Attributes:
+        coordinates: (3, x, y, z) voxel positions in the old map.
+    """
+
+    coordinates: Float[np.ndarray, "3 x y z"]
+
+    def apply(self, label_map: LabelMap, n_classes: int) -> LabelMap:
+        """The largest of the linearly interpolated memberships of each class."""
+        memberships = [
+            ndimage.map_coordinates(
+                (label_map == k).astype(np.float32), self.coordinates, order=1, mode="nearest"
+            )
+            for k in range(n_classes)
+        ]
+        return np.stack(memberships).argmax(0).astype(np.uint8)
+
+
+def draw_deformation(shape: Shape, spacing_mm: Triple, rng: np.random.Generator) -> Deformation:
+    """Rotation, scale and elastic field, drawn about the middle of the grid."""
+    spacing = np.array(spacing_mm)
+    angles = np.deg2rad(rng.uniform(-ROTATION_DEG, ROTATION_DEG, 3))
+    linear = _rotation(angles) * (1 + rng.uniform(-SCALE, SCALE))
+    centre = (np.array(shape) - 1) / 2
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"))
+    position_mm = (index - centre[:, None, None, None]) * spacing[:, None, None, None]
+    moved_mm = np.einsum("ij,jxyz->ixyz", linear, position_mm)
+    sigma = ELASTIC_REACH_MM / 2 / spacing
+    for axis in range(3):
+        field = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="nearest")
+        moved_mm[axis] += ELASTIC_MM * field / field.std()
+    coordinates = moved_mm / spacing[:, None, None, None] + centre[:, None, None, None]
+    return Deformation(coordinates.astype(np.float32))
+
+
+def deform_mask(
+    label_map: LabelMap, schema: LabelSchema, spacing_mm: Triple, rng: np.random.Generator
+) -> LabelMap:
+    """A new label map whose tumour has as many components as before and a similar volume.
+
+    Raises:
+        RunError: no acceptable deformation in ``ATTEMPTS`` draws.
+    """
+    x, y, z = label_map.shape
+    for _ in range(ATTEMPTS):
+        new = draw_deformation((x, y, z), spacing_mm, rng).apply(label_map, len(schema))
+        if "tumour" not in schema or _similar(label_map, new, schema.value("tumour")):
+            return new
+    raise RunError(
+        f"{ATTEMPTS} deformations of a mask all broke or lost its tumour, which is very small. "
+        "Leave such cases out of the bank."
+    )
+
+
+def _similar(old: LabelMap, new: LabelMap, value: int) -> bool:
+    before, after = int((old == value).sum()), int((new == value).sum())
+    if before == 0:
+        return after == 0
+    low, high = VOLUME_KEPT
+    same_parts = ndimage.label(old == value)[1] == ndimage.label(new == value)[1]
+    return low <= after / before <= high and same_parts
+
+
+def _rotation(angles: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+    (sx, sy, sz), (cx, cy, cz) = np.sin(angles), np.cos(angles)
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return about_z @ about_y @ about_x

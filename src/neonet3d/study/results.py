@@ -1,0 +1,94 @@
+"""What a study found: the one file that the report is drawn from (``results.json``)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from neonet3d.metrics.fidelity import FidelityScore
+from neonet3d.metrics.interval import Interval
+
+
+class Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Arm(Record):
+    """One classifier on one training set, over all folds.
+
+    Attributes:
+        key: short name used in files, such as ``patten_balanced``.
+        title: for people.
+        auc: pooled over the held-out cases of all folds, with its DeLong interval.
+        fold_aucs: of each fold alone; their mean and deviation stand beside the pooled value.
+        probabilities: held-out probability of each case, in the order of ``StudyResults.cases``.
+    """
+
+    key: str
+    title: str
+    auc: Interval
+    fold_aucs: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+class Comparison(Record):
+    """Paired DeLong test between two arms on the same cases."""
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+class FoldBalance(Record):
+    """What balancing added to one training fold (positive, negative)."""
+
+    fold: str
+    real: tuple[int, int]
+    synthetic: tuple[int, int]
+    drawn: int
+    rejected: int
+
+
+class StudyResults(Record):
+    """All figures of a PNI study; each interval carries its n and its method.
+
+    Attributes:
+        cases, folds, outcomes: per held-out case, in one order; ``folds`` is the fold it was held
+            out in.
+        ceiling_auc: AUC of the true probabilities, which a phantom knows; None for real data.
+        segmentation: Dice of NeoSeg per class on held-out scans.
+        fidelity: synthetic patches on held-out masks against the held-out patches, per plane.
+        adherence, adherence_of_real: Dice of NeoSeg's reading against the mask, on synthetic and on
+            real held-out patches, per class.
+        copying_share, copying_expected: share of synthetic patches nearer to a training than to a
+            held-out patch, and what it would be without copying.
+        seconds: wall time per kind of stage in this run folder.
+    """
+
+    title: str
+    outcome: str
+    classes: tuple[str, ...]
+    cases: tuple[str, ...]
+    folds: tuple[int, ...]
+    outcomes: tuple[int, ...]
+    arms: tuple[Arm, ...]
+    comparisons: tuple[Comparison, ...]
+    ceiling_auc: Interval | None
+    segmentation: dict[str, Interval]
+    no_tumour_found: int
+    balance: tuple[FoldBalance, ...]
+    fidelity: tuple[FidelityScore, ...]
+    adherence: dict[str, Interval]
+    adherence_of_real: dict[str, Interval]
+    copying_share: Interval
+    copying_expected: float
+    psnr_db: Interval
+    seconds: dict[str, float]
+
+    @classmethod
+    def read(cls, run: Path) -> StudyResults:
+        return cls.model_validate_json((run / "results.json").read_bytes())

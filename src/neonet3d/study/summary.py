@@ -1,0 +1,221 @@
+"""From the files of every fold to the figures of ``results.json``: reading and counting only."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.layout import read_participants
+from neonet3d.cohort.patches import Patches, load_patches
+from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
+from neonet3d.generation.generator import LatentGenerator
+from neonet3d.metrics.discrimination import auc, delong, delong_paired
+from neonet3d.metrics.fidelity import FidelityScore
+from neonet3d.metrics.interval import Interval, bootstrap_mean, wilson
+from neonet3d.metrics.memorisation import nearest_neighbour_ratio
+from neonet3d.metrics.overlap import dice
+from neonet3d.segmentation.predict import Segmenter
+from neonet3d.study.fold import ARMS, FoldPaths, count_without_tumour
+from neonet3d.study.results import Arm, Comparison, FoldBalance, StudyResults
+
+PHANTOM_TRUTH = "pni_probability"  # column of a phantom's table: the best possible prediction
+
+
+@dataclass(frozen=True)
+class FinishedFold:
+    """A fold with everything that was made in it.
+
+    Attributes:
+        scans: whole scans with reference masks.
+        crops: the same cases as TLCR patches.
+        paths: where the fold keeps its stages.
+    """
+
+    scans: Fold
+    crops: Fold
+    paths: FoldPaths
+
+
+def summarise_study(
+    cohort: Cohort, folds: Sequence[FinishedFold], log: Path, *, title: str, seed: int
+) -> StudyResults:
+    """Pool what the folds predicted and drew for their held-out cases."""
+    table = pd.concat(
+        pd.read_csv(fold.paths.predictions, dtype={"case": str}).assign(fold=index)
+        for index, fold in enumerate(folds)
+    )
+    outcomes = table["outcome"].to_numpy(dtype=np.int64)
+    arms = tuple(_arm(key, arm_title, table, outcomes) for key, arm_title in ARMS.items())
+    names = tuple(str(name) for name in table["case"])
+    held_out = [_held_out(fold) for fold in folds]
+    real = _join([pair.real for pair in held_out])
+    synthetic = _join([pair.synthetic for pair in held_out])
+    fidelity, share, expected = _compare(real, synthetic, held_out, seed)
+    adherence, adherence_of_real = [], []
+    for fold in folds:
+        segmenter = Segmenter.load(fold.paths.segmenter)
+        adherence += mask_adherence(segmenter, Cohort.open(fold.paths.pairs))
+        adherence_of_real += mask_adherence(segmenter, fold.crops.held_out)
+    return StudyResults(
+        title=title,
+        outcome=str(cohort.outcome_name),
+        classes=cohort.schema.names,
+        cases=names,
+        folds=tuple(int(k) for k in table["fold"]),
+        outcomes=tuple(int(y) for y in outcomes),
+        arms=arms,
+        comparisons=tuple(_comparisons(arms, outcomes)),
+        ceiling_auc=_ceiling(cohort, names, outcomes),
+        segmentation=_segmentation(folds, seed),
+        no_tumour_found=sum(count_without_tumour(fold.paths.crops) for fold in folds),
+        balance=tuple(_balance(fold) for fold in folds),
+        fidelity=fidelity,
+        adherence=summarise(adherence, seed=seed),
+        adherence_of_real=summarise(adherence_of_real, seed=seed),
+        copying_share=share,
+        copying_expected=expected,
+        psnr_db=bootstrap_mean(np.concatenate([pair.psnr_db for pair in held_out]), seed),
+        seconds=_seconds(log),
+    )
+
+
+def _arm(key: str, title: str, table: pd.DataFrame, outcomes: Int[np.ndarray, " n"]) -> Arm:
+    scores = table[key].to_numpy(dtype=np.float64)
+    by_fold = [part for _, part in table.groupby("fold")]
+    return Arm(
+        key=key,
+        title=title,
+        auc=delong(outcomes, scores),
+        fold_aucs=tuple(
+            auc(part["outcome"].to_numpy(dtype=np.int64), part[key].to_numpy(dtype=np.float64))
+            for part in by_fold
+        ),
+        probabilities=tuple(float(p) for p in scores),
+    )
+
+
+def _comparisons(arms: Sequence[Arm], outcomes: Int[np.ndarray, " n"]) -> Iterator[Comparison]:
+    for first, second in combinations(arms, 2):
+        test = delong_paired(
+            outcomes, np.array(first.probabilities), np.array(second.probabilities)
+        )
+        yield Comparison(
+            first=first.key,
+            second=second.key,
+            difference=test.difference,
+            low=test.interval.low,
+            high=test.interval.high,
+            p_value=test.p_value,
+        )
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    real: Patches
+    synthetic: Patches
+    training: Patches
+    psnr_db: np.ndarray
+
+
+def _held_out(fold: FinishedFold) -> _HeldOut:
+    """Held-out patches, synthetic ones on their masks, and how well the autoencoder returns them."""
+    generator = LatentGenerator.load(fold.paths.generator)
+    card = generator.card
+    assert card.normaliser is not None  # the autoencoder always records one
+    real = load_patches(fold.crops.held_out, card.grid, card.normaliser)
+    return _HeldOut(
+        real=real,
+        synthetic=load_patches(Cohort.open(fold.paths.pairs), card.grid, card.normaliser),
+        training=load_patches(fold.crops.training, card.grid, card.normaliser),
+        psnr_db=generator.reconstruction_psnr_db(real.images).numpy(),
+    )
+
+
+def _join(parts: Sequence[Patches]) -> Patches:
+    return replace(
+        parts[0],
+        images=torch.cat([part.images for part in parts]),
+        label_maps=torch.cat([part.required_label_maps() for part in parts]),
+        outcomes=torch.cat([part.outcomes for part in parts]),
+        synthetic=torch.cat([part.synthetic for part in parts]),
+    )
+
+
+def _compare(
+    real: Patches, synthetic: Patches, held_out: Sequence[_HeldOut], seed: int
+) -> tuple[tuple[FidelityScore, ...], Interval, float]:
+    """Fidelity over all folds; copying fold by fold, since each fold has its own generator.
+
+    Copying is judged on the voxels: is a synthetic patch nearer to a training patch or to a
+    held-out one? The held-out patch on whose mask it was drawn is left out, or it would always win.
+    """
+    scores = compare_patches(real, synthetic, seed=seed)
+    nearer, expected, total = 0, 0.0, 0
+    for pair in held_out:
+        for i in range(len(pair.synthetic)):
+            others = torch.arange(len(pair.real)) != i
+            found = nearest_neighbour_ratio(
+                pair.synthetic.images[i : i + 1].flatten(1).numpy(),
+                pair.training.images.flatten(1).numpy(),
+                pair.real.images[others].flatten(1).numpy(),
+            )
+            nearer += int(found.training_distance[0] < found.held_out_distance[0])
+            expected += found.expected_share
+            total += 1
+    return scores, wilson(nearer, total), expected / total
+
+
+def _segmentation(folds: Sequence[FinishedFold], seed: int) -> dict[str, Interval]:
+    """Dice of NeoSeg on the held-out whole scans."""
+    scores = []
+    for fold in folds:
+        labels = {n: v for n, v in fold.scans.held_out.schema.as_mapping().items() if v > 0}
+        masks = {c.name: fold.paths.masks / f"{c.name}.nii.gz" for c in fold.scans.held_out}
+        predicted = fold.scans.held_out.with_overlaid_masks(masks)
+        for case, reference in zip(predicted, fold.scans.held_out, strict=True):
+            found, drawn = case.read_mask(), reference.read_mask()
+            assert found is not None  # predict_cases wrote one for each
+            assert drawn is not None  # the study refuses cases without
+            scores.append(dice(found.data, drawn.data, labels))
+    return summarise(scores, seed=seed)
+
+
+def _balance(fold: FinishedFold) -> FoldBalance:
+    record = json.loads((fold.paths.balanced / "balance.json").read_text())
+    return FoldBalance(
+        fold=fold.scans.name,
+        real=(record["real"]["positive"], record["real"]["negative"]),
+        synthetic=(record["synthetic"]["positive"], record["synthetic"]["negative"]),
+        drawn=record["drawn"],
+        rejected=record["rejected"],
+    )
+
+
+def _ceiling(
+    cohort: Cohort, names: Sequence[str], outcomes: Int[np.ndarray, " n"]
+) -> Interval | None:
+    """AUC of the true probabilities, where a phantom wrote them; no model can expect more."""
+    table = read_participants(cohort.root).set_index("case")
+    if PHANTOM_TRUTH not in table:
+        return None
+    return delong(outcomes, table.loc[list(names), PHANTOM_TRUTH].astype(float).to_numpy())
+
+
+def _seconds(log: Path) -> dict[str, float]:
+    """Wall time per kind of stage, summed over folds and over restarts of the run."""
+    total: dict[str, float] = defaultdict(float)
+    for line in log.read_text().splitlines():
+        record = json.loads(line)
+        total[record["stage"]] += record["seconds"]
+    return dict(total)
