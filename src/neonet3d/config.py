@@ -103,7 +103,6 @@ class ClassifierConfig(Section):
     shell_mm: PositiveFloat
     dropout: float = Fraction
     encodings: PositiveInt
-    seeds: PositiveInt
     loop: LoopConfig
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 
-import torch.nn.functional as F
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -29,7 +29,8 @@ def space_to_depth(x: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b 8*c x//2 y
 
 def one_hot(label_map: LabelBatch, n_classes: int) -> Float[Tensor, "b k x y z"]:
     """Memberships of the foreground classes 1 ... n-1 (background is where all are 0)."""
-    return F.one_hot(label_map.long(), n_classes)[..., 1:].movedim(-1, 1).float()
+    values = torch.arange(1, n_classes, dtype=label_map.dtype, device=label_map.device)
+    return (label_map[:, None] == values.view(-1, 1, 1, 1)).float()
 
 
 class ControlNet(nn.Module):

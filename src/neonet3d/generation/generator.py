@@ -1,4 +1,4 @@
-"""LatentGenerator: autoencoder, flow U-Net and ControlNet as one thing that draws volumes."""
+"""LatentGenerator: autoencoder, anatomy, flow U-Net and ControlNet as one that draws volumes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from neonet3d.config import AutoencoderConfig, UNetConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
+from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.flow import Velocity, euler, guided
@@ -32,31 +33,34 @@ class LatentGenerator(nn.Module):
     def __init__(
         self,
         autoencoder: Autoencoder,
+        anatomy: AnatomyPrior,
         unet: FlowUNet,
         controlnet: ControlNet,
         card: ArtefactCard,
     ) -> None:
         super().__init__()
         self.autoencoder = autoencoder
+        self.anatomy = anatomy
         self.unet = unet
         self.controlnet = controlnet
         self.card = card
 
     @classmethod
     def load(cls, folder: Path | str) -> LatentGenerator:
-        """Load ``autoencoder/``, ``unet/`` and ``controlnet/`` and check that they belong together.
+        """Load the four parts of a folder and check that they belong together.
 
         Raises:
             InputError: a part is missing, damaged, or was trained on another part.
         """
         folder = Path(folder)
         autoencoder, parent = load_autoencoder(folder / "autoencoder")
-        unet, unet_card = load_unet(folder / "unet", parent)
+        anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
+        unet, unet_card = load_unet(folder / "unet", parent, anatomy_card)
         card = read_card(folder / "controlnet", kind="ControlNet")
         _require_parent(folder / "controlnet", card, "unet", unet_card)
         controlnet = ControlNet(unet, len(card.classes))
         load_weights(folder / "controlnet", controlnet, card)
-        model = cls(autoencoder, unet, controlnet, card).eval()
+        model = cls(autoencoder, anatomy, unet, controlnet, card).eval()
         fabric().to_device(model)
         return model
 
@@ -104,8 +108,8 @@ class LatentGenerator(nn.Module):
             shape = (len(maps), self.autoencoder.encoder.latent_mean.numel(), *(n // DOWNSAMPLING for n in maps.shape[1:]))
             noise = here.to_device(torch.randn(shape, generator=generator))
             with here.autocast():
-                z = euler(self._velocity(maps, wanted, guidance), noise, steps)
-                decoded = self.autoencoder.decode(z)[:, 0]
+                residual = euler(self._velocity(maps, wanted, guidance), noise, steps)
+                decoded = self.autoencoder.decode(self.anatomy.restore(residual, maps))[:, 0]
             images.append(self.autoencoder.texture.add(decoded.float(), generator).cpu())
         return torch.cat(images)
 
@@ -148,10 +152,22 @@ def load_autoencoder(folder: Path) -> tuple[Autoencoder, ArtefactCard]:
     return model.eval().requires_grad_(False), card
 
 
-def load_unet(folder: Path, parent: ArtefactCard) -> tuple[FlowUNet, ArtefactCard]:
-    """A trained flow U-Net of this autoencoder, frozen."""
-    card = read_card(folder, kind="FlowUNet")
+def load_anatomy(folder: Path, parent: ArtefactCard) -> tuple[AnatomyPrior, ArtefactCard]:
+    """The anatomy prior of this autoencoder, on the device."""
+    card = read_card(folder, kind="AnatomyPrior")
     _require_parent(folder, card, "autoencoder", parent)
+    model = AnatomyPrior(len(card.classes), parent.config["latent_channels"])
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval(), card
+
+
+def load_unet(
+    folder: Path, parent: ArtefactCard, anatomy: ArtefactCard
+) -> tuple[FlowUNet, ArtefactCard]:
+    """A trained flow U-Net on this autoencoder and anatomy prior, frozen."""
+    card = read_card(folder, kind="FlowUNet")
+    _require_parent(folder, card, "anatomy", anatomy)
     x, y, z = (n // DOWNSAMPLING for n in parent.grid.shape)
     config = UNetConfig.model_validate(card.config)
     model = FlowUNet(parent.config["latent_channels"], (x, y, z), config)

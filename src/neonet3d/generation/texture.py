@@ -33,10 +33,19 @@ class ResidualTexture(nn.Module):
 
     @torch.no_grad()
     def fit(self, residuals: Float[Tensor, "n x y z"]) -> None:
-        """Measure spectrum and levels from ``image - decode(encode(image))`` of the training fold."""
-        levels = residuals.std((1, 2, 3)).clamp_min(1e-8)
-        centred = residuals / levels.view(-1, 1, 1, 1)
-        power = torch.fft.rfftn(centred, dim=(1, 2, 3), norm="ortho").abs().square().mean(0)
+        """Measure spectrum and levels from ``image - decode(encode(image))`` of the training fold.
+
+        Both are robust (median absolute deviation; residuals clipped at three deviations): at
+        organ borders the residual is an error of the decoder and not noise, and counted in full it
+        made noise in the liver 1.4 times too strong.
+        """
+        flat = residuals.flatten(1)
+        middle = flat.median(1, keepdim=True).values
+        levels = (1.4826 * (flat - middle).abs().median(1).values).clamp_min(1e-8)
+        level = levels.view(-1, 1, 1, 1)
+        noise = (residuals - middle.view(-1, 1, 1, 1)).clamp(-3 * level, 3 * level)
+        noise = noise / noise.std((1, 2, 3), keepdim=True)
+        power = torch.fft.rfftn(noise, dim=(1, 2, 3), norm="ortho").abs().square().mean(0)
         power[0, 0, 0] = 0  # the mean is the decoder's business
         self.amplitude.copy_(power.sqrt())
         self.levels.copy_(levels.sort().values)

@@ -1,4 +1,4 @@
-"""Training NeoGen: autoencoder, then flow U-Net, then ControlNet, each an artefact of its own.
+"""Training NeoGen: autoencoder, anatomy prior, flow U-Net, ControlNet, each an artefact of its own.
 
 Each function is handed a fold and reads ``fold.training`` only. A folder that already holds the
 model it would make is read instead; a half-trained one goes on from its last state.
@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, fit_patches, load_patches, orientations_of
-from neonet3d.config import Config, LoopConfig
+from neonet3d.config import Config, LoopConfig, Section
 from neonet3d.engine.artefact import ArtefactCard, is_finished, new_card, save_artefact
 from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
 from neonet3d.errors import InputError
+from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import Autoencoder, AutoencoderObjective
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.generator import (
     LatentGenerator,
     build_autoencoder,
+    load_anatomy,
     load_autoencoder,
     load_unet,
 )
@@ -36,7 +38,7 @@ INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the auto
 def train_generator(fold: Fold, config: Config, folder: Path) -> LatentGenerator:
     """NeoGen on the training cases of one fold.
 
-    Writes ``autoencoder/``, ``unet/`` and ``controlnet/`` below ``folder``.
+    Writes ``autoencoder/``, ``anatomy/``, ``unet/`` and ``controlnet/`` below ``folder``.
 
     Raises:
         InputError: cases without masks, or a folder that holds something else.
@@ -48,6 +50,7 @@ def train_generator(fold: Fold, config: Config, folder: Path) -> LatentGenerator
             f"{without[0]}). The ControlNet needs one for each; run 'neonet3d segment predict'."
         )
     train_autoencoder(fold, config, folder / "autoencoder")
+    fit_anatomy(fold, config, folder)
     train_unet(fold, config, folder)
     train_controlnet(fold, config, folder)
     return LatentGenerator.load(folder)
@@ -105,28 +108,39 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
     remove_training_state(folder)
 
 
-def train_unet(fold: Fold, config: Config, folder: Path) -> None:
-    """The flow U-Net on the latents of ``folder/autoencoder``."""
+def fit_anatomy(fold: Fold, config: Config, folder: Path) -> None:
+    """The closed-form anatomy prior on the latents of ``folder/autoencoder``."""
     autoencoder, parent = load_autoencoder(folder / "autoencoder")
-    card = new_card(
-        "FlowUNet",
-        fold=fold,
-        config=config.unet,
-        seed=config.seed,
-        normaliser=parent.normaliser,
-        grid=parent.grid,
-        parents={"autoencoder": parent},
-    )
+    card = _child_card("AnatomyPrior", config.autoencoder, fold, config, autoencoder=parent)
+    if is_finished(folder / "anatomy", card):
+        return
+    latents, label_maps, _ = _encode_orientations(autoencoder, parent, fold)
+    prior = AnatomyPrior(len(fold.training.schema), latents.shape[1])
+    prior.fit(latents, label_maps)
+    facts = {
+        "explained_variance": [
+            1 - float(v) for v in (latents - prior.mean(label_maps)).square().mean((0, 2, 3, 4))
+        ]
+    }
+    save_artefact(folder / "anatomy", prior, card.model_copy(update={"facts": facts}))
+
+
+def train_unet(fold: Fold, config: Config, folder: Path) -> None:
+    """The flow U-Net on what the anatomy does not explain; it sees no label map."""
+    autoencoder, parent = load_autoencoder(folder / "autoencoder")
+    anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
+    card = _child_card("FlowUNet", config.unet, fold, config, anatomy=anatomy_card)
     if is_finished(folder / "unet", card):
         return
-    latents, _, labels = _encode_orientations(autoencoder, parent, fold)
-    x, y, z = latents.shape[2:]
-    unet = seeded(config.seed, lambda: FlowUNet(latents.shape[1], (x, y, z), config.unet))
-    unet.gaussian.fit(latents)
+    latents, label_maps, labels = _encode_orientations(autoencoder, parent, fold)
+    residuals = _residuals(anatomy, latents, label_maps)
+    x, y, z = residuals.shape[2:]
+    unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], (x, y, z), config.unet))
+    unet.gaussian.fit(residuals)
     _fit(
         FlowObjective(unet, autoencoder.encoder.latent_gain, config.unet.null_label_fraction),
         unet,
-        _draw_from([latents, labels], config.unet.loop),
+        _draw_from([residuals, labels], config.unet.loop),
         config.unet.loop,
         folder=folder / "unet",
         card=card,
@@ -137,19 +151,13 @@ def train_unet(fold: Fold, config: Config, folder: Path) -> None:
 def train_controlnet(fold: Fold, config: Config, folder: Path) -> None:
     """The ControlNet on the frozen U-Net of ``folder/unet``."""
     autoencoder, parent = load_autoencoder(folder / "autoencoder")
-    unet, unet_card = load_unet(folder / "unet", parent)
-    card = new_card(
-        "ControlNet",
-        fold=fold,
-        config=config.controlnet,
-        seed=config.seed,
-        normaliser=parent.normaliser,
-        grid=parent.grid,
-        parents={"autoencoder": parent, "unet": unet_card},
-    )
+    anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
+    unet, unet_card = load_unet(folder / "unet", parent, anatomy_card)
+    card = _child_card("ControlNet", config.controlnet, fold, config, unet=unet_card)
     if is_finished(folder / "controlnet", card):
         return
     latents, label_maps, labels = _encode_orientations(autoencoder, parent, fold)
+    residuals = _residuals(anatomy, latents, label_maps)
     schema = fold.training.schema
     controlnet = seeded(config.seed, lambda: ControlNet(unet, len(schema)))
     objective = ControlObjective(
@@ -163,12 +171,37 @@ def train_controlnet(fold: Fold, config: Config, folder: Path) -> None:
     _fit(
         objective,
         controlnet,
-        _draw_from([latents, labels, label_maps], config.controlnet.loop),
+        _draw_from([residuals, labels, label_maps], config.controlnet.loop),
         config.controlnet.loop,
         folder=folder / "controlnet",
         card=card,
         description=f"{fold.name}: ControlNet",
     )
+
+
+def _child_card(
+    kind: str, section: Section, fold: Fold, config: Config, **parents: ArtefactCard
+) -> ArtefactCard:
+    """Card of a part that works on the grid of the part it was built on."""
+    parent = next(iter(parents.values()))
+    return new_card(
+        kind,
+        fold=fold,
+        config=section,
+        seed=config.seed,
+        normaliser=parent.normaliser,
+        grid=parent.grid,
+        parents=parents,
+    )
+
+
+@torch.no_grad()
+def _residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor) -> Tensor:
+    here = fabric()
+    parts = zip(latents.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True)
+    return torch.cat([
+        anatomy.residual(here.to_device(z), here.to_device(maps)).cpu() for z, maps in parts
+    ])
 
 
 def _fit(

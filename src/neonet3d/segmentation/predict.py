@@ -19,7 +19,7 @@ from neonet3d.config import SegmenterConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.engine.progress import progress
-from neonet3d.segmentation.network import build_segmenter, size_multiple
+from neonet3d.segmentation.network import HaarUNet, size_multiple
 from neonet3d.types import ImageArray
 
 OVERLAP = 0.25
@@ -55,7 +55,7 @@ class Segmenter:
     def load(cls, folder: Path | str) -> Segmenter:
         folder = Path(folder)
         card = read_card(folder, kind="Segmenter")
-        network = build_segmenter(SegmenterConfig.model_validate(card.config), len(card.classes))
+        network = HaarUNet(SegmenterConfig.model_validate(card.config), len(card.classes))
         load_weights(folder, network, card)
         fabric().to_device(network)
         return cls(network.eval(), card)

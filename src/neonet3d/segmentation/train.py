@@ -20,7 +20,7 @@ from neonet3d.engine.artefact import is_finished, new_card, save_artefact
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.engine.progress import progress
 from neonet3d.errors import InputError
-from neonet3d.segmentation.network import build_segmenter, size_multiple
+from neonet3d.segmentation.network import HaarUNet, size_multiple
 from neonet3d.types import Shape, Triple
 
 FOREGROUND_SHARE = 2 / 3  # of patches that are centred on a voxel of a class drawn at random
@@ -60,7 +60,7 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
         _prepare(image, mask, card.grid, normaliser, n_classes=len(schema)) for image, mask in pairs
     ]
     del pairs
-    network = seeded(config.seed, lambda: build_segmenter(config.segmenter, len(schema)))
+    network = seeded(config.seed, lambda: HaarUNet(config.segmenter, len(schema)))
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         drawn = [_draw_patch(scans, patch, generator) for _ in range(config.segmenter.loop.batch_size)]
@@ -133,7 +133,10 @@ def _prepare(
 def _draw_patch(
     scans: list[_Scan], patch: Shape, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """One patch: on a voxel of a random class, or anywhere; flipped at random."""
+    """One patch: on a voxel of a random class, or anywhere.
+
+    Never flipped: everything is RAS here, and the liver is told from the spleen by its side.
+    """
     scan = scans[_integer(len(scans), generator)]
     size = torch.tensor(patch)
     room = torch.tensor(scan.image.shape) - size
@@ -145,8 +148,7 @@ def _draw_patch(
         start = (torch.rand(3, generator=generator) * (room + 1)).long()
     x, y, z = torch.minimum(start.clamp_min(0), room).tolist()
     place = (slice(x, x + patch[0]), slice(y, y + patch[1]), slice(z, z + patch[2]))
-    flips = [axis for axis in range(3) if float(torch.rand((), generator=generator)) < 0.5]
-    return scan.image[place].flip(flips), scan.label_map[place].flip(flips)
+    return scan.image[place], scan.label_map[place]
 
 
 def _jitter(images: Float[Tensor, "b x y z"], generator: torch.Generator) -> Tensor:

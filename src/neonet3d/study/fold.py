@@ -26,7 +26,7 @@ from neonet3d.engine.run import once
 from neonet3d.generation.balance import balance_cohort, plan_balance
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.sample import sample_cohort
-from neonet3d.generation.train import train_autoencoder, train_controlnet, train_unet
+from neonet3d.generation.train import fit_anatomy, train_autoencoder, train_controlnet, train_unet
 from neonet3d.segmentation.predict import Segmenter, predict_cases
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.segmentation.train import train_segmenter
@@ -125,6 +125,7 @@ def train_models(
     with timed("train autoencoder"):
         train_autoencoder(crops, config, paths.generator / "autoencoder")
     with timed("train flow U-Net"):
+        fit_anatomy(crops, config, paths.generator)
         train_unet(crops, config, paths.generator)
     with timed("train ControlNet"):
         train_controlnet(crops, config, paths.generator)

@@ -11,7 +11,7 @@ from neonet3d.metrics.interval import Interval
 
 
 class Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Arm(Record):
@@ -66,7 +66,8 @@ class StudyResults(Record):
             real held-out patches, per class.
         copying_share, copying_expected: share of synthetic patches nearer to a training than to a
             held-out patch, and what it would be without copying.
-        seconds: wall time per kind of stage in this run folder.
+        psnr_db: of the autoencoder's reconstruction of held-out patches.
+    seconds: wall time per kind of stage in this run folder.
     """
 
     title: str

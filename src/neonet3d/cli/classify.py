@@ -1,0 +1,106 @@
+"""neonet3d classify: train, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neonet3d.cli.options import (
+    AsJson,
+    CohortPath,
+    ConfigFile,
+    FoldChoice,
+    ModelPath,
+    Overrides,
+    OutPath,
+    Preset,
+    Seed,
+    cases_to_apply,
+    interval_json,
+    interval_text,
+    resolve,
+    show,
+    show_table,
+    training_fold,
+)
+
+app = typer.Typer(help="NeoCls: train PattenNet, predict outcomes.", no_args_is_help=True)
+
+
+@app.command()
+def train(
+    cohort: CohortPath,
+    out: OutPath,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Autoencoder of the same training cases (MODEL/autoencoder of 'generate train'); "
+            "without it one is trained first, into OUT/autoencoder.",
+            show_default=False,
+        ),
+    ] = None,
+    fold: FoldChoice = None,
+    preset: Preset = "cpu",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train PattenNet on a cohort with outcomes; AUC on the held-out cases where there are any.
+
+    Writes OUT/autoencoder and OUT/patten. With an official split in the cohort, the test AUC is
+    that of its test cases, which nothing was fitted on.
+    """
+    from neonet3d.classification.predict import Classifier
+    from neonet3d.classification.train import train_patten
+    from neonet3d.generation.train import train_autoencoder
+    from neonet3d.metrics.discrimination import delong
+
+    settings = resolve(preset, config, overrides, seed)
+    chosen = training_fold(cohort, fold, settings.seed)
+    _ = chosen.training.outcomes  # a cohort without labels is refused before an encoder is trained
+    if encoder is None:
+        encoder = out / "autoencoder"
+        train_autoencoder(chosen, settings, encoder)
+    train_patten(chosen, encoder, settings, out / "patten")
+    result: dict[str, object] = {
+        "model": str(out / "patten"),
+        "fold": chosen.name,
+        "training_cases": len(chosen.training),
+    }
+    sentence = f"{out / 'patten'}: PattenNet of {len(chosen.training)} cases ({chosen.name})."
+    if len(chosen.held_out):
+        probability = Classifier.load(out / "patten").predict(chosen.held_out)
+        interval = delong(chosen.held_out.outcomes, probability)
+        result |= {"test_auc": interval.value, "test": interval_json(interval)}
+        sentence += f"\nTest AUC {interval_text(interval)} ({interval.method})."
+    show(result, as_json=as_json, sentence=sentence)
+
+
+@app.command()
+def predict(
+    model: ModelPath,
+    cohort: CohortPath,
+    fold: FoldChoice = None,
+    allow_no_tumour: Annotated[
+        bool, typer.Option("--allow-no-tumour", help="Predict cases whose mask shows no tumour too.")
+    ] = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Probability of the outcome for each case of a cohort of patches."""
+    from neonet3d.classification.predict import Classifier
+
+    classifier = Classifier.load(model)
+    cases = cases_to_apply(cohort, fold, seed or 0)
+    probability = classifier.predict(cases, allow_no_tumour=allow_no_tumour)
+    rows = [(case.name, round(float(p), 4)) for case, p in zip(cases, probability, strict=True)]
+    if not as_json:
+        show_table(("case", f"probability of {classifier.card.outcome}"), rows)
+    show(
+        {"outcome": classifier.card.outcome, "probability": dict(rows)},
+        as_json=as_json,
+        sentence="Research use only; not a medical device.",
+    )
