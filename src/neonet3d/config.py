@@ -94,7 +94,7 @@ class SamplerConfig(Section):
 class BalanceConfig(Section):
     mode: Literal["rare_class", "both_classes"]
     synthetic_share: float = Field(ge=0, lt=1)
-    minimum_adherence: float = Fraction
+    adherence_quantile: float = Fraction
     attempts: PositiveInt
 
 
@@ -107,6 +107,7 @@ class ClassifierConfig(Section):
 
 
 class BaselineConfig(Section):
+    width: PositiveFloat
     loop: LoopConfig
 
 

@@ -11,15 +11,24 @@ from neonet3d.generation.controlnet import one_hot
 
 
 class ResNetBaseline(nn.Module):
-    """Logit of the outcome from (b, 1, x, y, z) in [-1, 1] and the label map, end to end."""
+    """Logit of the outcome from (b, 1, x, y, z) in [-1, 1] and the label map, end to end.
+
+    ``width`` scales the channels; 1 is the published network.
+    """
 
     prior_logit: Tensor
 
-    def __init__(self, n_classes: int) -> None:
+    def __init__(self, n_classes: int, width: float) -> None:
         super().__init__()
         self.n_classes = n_classes
         self.network = resnet18(
-            spatial_dims=3, n_input_channels=n_classes, num_classes=1, norm="instance"
+            spatial_dims=3,
+            n_input_channels=n_classes,
+            num_classes=1,
+            widen_factor=width,
+            conv1_t_size=3,
+            conv1_t_stride=2,  # patches are small: MONAI's 7x7x7 at full resolution costs 10 times
+            norm=("group", {"num_groups": 8}),  # no running statistics, any batch and patch size
         )
         self.register_buffer("prior_logit", torch.zeros(()))
 
@@ -29,8 +38,11 @@ class ResNetBaseline(nn.Module):
         channels = [image]
         if self.n_classes > 1:
             channels.append(one_hot(label_map, self.n_classes))
-        logit: Tensor = self.network(torch.cat(channels, dim=1))
-        return logit[:, 0].float()
+        # In float32: oneDNN's bf16 weight gradients are uninitialised memory on grids as small as
+        # those of the last stage (see engine/device.py).
+        with torch.autocast(image.device.type, enabled=False):
+            logit: Tensor = self.network(torch.cat(channels, dim=1).float())
+        return logit[:, 0]
 
     def probability(self, logit: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Training draws classes 1:1; the log odds of the training prevalence are added back."""

@@ -83,10 +83,12 @@ def encode_patches(
         for part in images.split(ENCODE_BATCH):
             with here.autocast():
                 maps = encoder.maps(here.to_device(part)[:, None])
-            levels.append((
-                torch.cat([maps.haar, maps.fine.float()], dim=1).bfloat16().cpu(),
-                torch.cat([maps.coarse.float(), maps.latent], dim=1).bfloat16().cpu(),
-            ))
+            levels.append(
+                (
+                    torch.cat([maps.haar, maps.fine.float()], dim=1).bfloat16().cpu(),
+                    torch.cat([maps.coarse.float(), maps.latent], dim=1).bfloat16().cpu(),
+                )
+            )
         fine.append(torch.cat([level[0] for level in levels]))
         coarse.append(torch.cat([level[1] for level in levels]))
         turned = orientation.apply(regions)

@@ -41,7 +41,9 @@ class DualAttentionBlock(nn.Module):
         return x * (1 + self.spatial_attention(x))
 
     def channel_attention(self, x: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c"]:
-        return torch.sigmoid(self.channel_mlp(x.mean((2, 3, 4))) + self.channel_mlp(x.amax((2, 3, 4))))
+        return torch.sigmoid(
+            self.channel_mlp(x.mean((2, 3, 4))) + self.channel_mlp(x.amax((2, 3, 4)))
+        )
 
     def spatial_attention(self, x: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b 1 x y z"]:
         summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
@@ -93,7 +95,7 @@ class PattenNet(nn.Module):
         coarse_regions: Float[Tensor, "b r x/2 y/2 z/2"],
     ) -> Float[Tensor, " b"]:
         """Logit under balanced classes; ``probability`` puts the prevalence back."""
-        tokens = (frozen_tokens(fine, coarse, fine_regions, coarse_regions) - self.token_mean)
+        tokens = frozen_tokens(fine, coarse, fine_regions, coarse_regions) - self.token_mean
         tokens = (tokens / self.token_std).clamp(-5, 5)
         pooled = []
         for maps, regions, level, gaze in zip(

@@ -44,7 +44,7 @@ class Classifier:
         if card.kind == "PattenNet":
             model = _build_frozen(card)
         elif card.kind == "ResNetBaseline":
-            model = ResNetBaseline(len(card.classes))
+            model = ResNetBaseline(len(card.classes), card.config["width"])
         else:
             raise InputError(f"{folder} holds a {card.kind}, not a classifier.")
         load_weights(folder, model, card)

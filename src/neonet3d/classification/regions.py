@@ -62,12 +62,14 @@ def batch_region_maps(
     """Region maps of many cases; only ``whole`` (one for all, n = 1) where there are no masks."""
     if label_maps is None or len(schema) == 1:
         return torch.ones(1, 1, *shape)
-    return torch.stack([
-        torch.from_numpy(
-            region_maps(label_map.numpy(), schema, spacing_mm=spacing_mm, shell_mm=shell_mm)
-        )
-        for label_map in label_maps
-    ])
+    return torch.stack(
+        [
+            torch.from_numpy(
+                region_maps(label_map.numpy(), schema, spacing_mm=spacing_mm, shell_mm=shell_mm)
+            )
+            for label_map in label_maps
+        ]
+    )
 
 
 def shrink(maps: Float[Tensor, "n r x y z"], factor: int) -> Float[Tensor, "n r x y z"]:

@@ -16,7 +16,7 @@ from neonet3d.classification.regions import region_names
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, load_patches, orientations_of
 from neonet3d.config import Config
-from neonet3d.engine.artefact import ArtefactCard, is_finished, new_card, save_artefact
+from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
 from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.errors import InputError
@@ -74,7 +74,7 @@ def train_patten(fold: Fold, encoder_folder: Path, config: Config, folder: Path)
     regions = region_names(fold.training.schema) if _has_masks(fold) else ("whole",)
     parts = {"autoencoder": parent.config, "regions": list(regions)}
     card = card.model_copy(update={"parts": parts})
-    if is_finished(folder, card):
+    if claim_folder(folder, card):
         return
     patches = _patches(fold, card)
     settings = config.classifier
@@ -84,16 +84,16 @@ def train_patten(fold: Fold, encoder_folder: Path, config: Config, folder: Path)
     )
     network = seeded(
         config.seed,
-        lambda: PattenNet(
-            features.fine.shape[2], features.coarse.shape[2], len(regions), settings
-        ),
+        lambda: PattenNet(features.fine.shape[2], features.coarse.shape[2], len(regions), settings),
     )
     everyone = torch.arange(len(features))
-    tokens = torch.cat([
-        frozen_tokens(*features.batch(e, part))
-        for e in range(features.n_encodings)
-        for part in everyone.split(64)
-    ])
+    tokens = torch.cat(
+        [
+            frozen_tokens(*features.batch(e, part))
+            for e in range(features.n_encodings)
+            for part in everyone.split(64)
+        ]
+    )
     network.token_mean.copy_(tokens.mean(0))
     network.token_std.copy_(tokens.std(0).clamp_min(1e-4))
     network.prior_logit.fill_(_log_odds(outcomes, patches.synthetic))
@@ -127,12 +127,14 @@ def train_baseline(fold: Fold, reference: ArtefactCard, config: Config, folder: 
         normaliser=reference.normaliser,
         grid=reference.grid,
     )
-    if is_finished(folder, card):
+    if claim_folder(folder, card):
         return
     patches = _patches(fold, card)
     maps = patches.label_maps
     orientations = orientations_of(card.grid)
-    network = seeded(config.seed, lambda: ResNetBaseline(len(fold.training.schema)))
+    network = seeded(
+        config.seed, lambda: ResNetBaseline(len(fold.training.schema), config.baseline.width)
+    )
     network.prior_logit.fill_(_log_odds(outcomes, patches.synthetic))
 
     def draw(generator: torch.Generator) -> list[Tensor]:
@@ -140,7 +142,9 @@ def train_baseline(fold: Fold, reference: ArtefactCard, config: Config, folder: 
         index = draw_balanced(outcomes, patches.synthetic, n, generator)
         turn = orientations[int(torch.randint(len(orientations), (), generator=generator))]
         images = turn.apply(patches.images[index])
-        label_maps = torch.zeros_like(images, dtype=torch.uint8) if maps is None else turn.apply(maps[index])
+        label_maps = (
+            torch.zeros_like(images, dtype=torch.uint8) if maps is None else turn.apply(maps[index])
+        )
         return [images[:, None], label_maps, outcomes[index]]
 
     loss = train_loop(
@@ -156,7 +160,10 @@ def train_baseline(fold: Fold, reference: ArtefactCard, config: Config, folder: 
 
 
 def draw_balanced(
-    outcomes: Int[Tensor, " n"], synthetic: Bool[Tensor, " n"], size: int, generator: torch.Generator
+    outcomes: Int[Tensor, " n"],
+    synthetic: Bool[Tensor, " n"],
+    size: int,
+    generator: torch.Generator,
 ) -> Int[Tensor, " size"]:
     """Draw cases so that the classes come 1:1 and provenance says nothing about the class.
 

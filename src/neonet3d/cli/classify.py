@@ -85,7 +85,8 @@ def predict(
     cohort: CohortPath,
     fold: FoldChoice = None,
     allow_no_tumour: Annotated[
-        bool, typer.Option("--allow-no-tumour", help="Predict cases whose mask shows no tumour too.")
+        bool,
+        typer.Option("--allow-no-tumour", help="Predict cases whose mask shows no tumour too."),
     ] = False,
     seed: Seed = 0,
     as_json: AsJson = False,

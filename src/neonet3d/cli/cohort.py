@@ -64,7 +64,9 @@ def import_(
     ] = None,
     outcome: Annotated[
         str | None,
-        typer.Option(help="Column to predict (or what MedMNIST's label 1 means).", show_default=False),
+        typer.Option(
+            help="Column to predict (or what MedMNIST's label 1 means).", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

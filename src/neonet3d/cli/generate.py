@@ -78,7 +78,8 @@ def sample(
         Path, typer.Option(help="Cohort whose masks steer the images.", show_default=False)
     ],
     n: Annotated[
-        int | None, typer.Option(help="Volumes; one per mask by default.", min=1, show_default=False)
+        int | None,
+        typer.Option(help="Volumes; one per mask by default.", min=1, show_default=False),
     ] = None,
     label: Annotated[
         str | None,
@@ -194,7 +195,9 @@ def evaluate(
     grid, _ = fit_patches(drawn)
     _, normaliser = fit_patches(held_out)
     scores = compare_patches(
-        load_patches(held_out, grid, normaliser), load_patches(drawn, grid, normaliser), seed=seed or 0
+        load_patches(held_out, grid, normaliser),
+        load_patches(drawn, grid, normaliser),
+        seed=seed or 0,
     )
     adherence, of_real = {}, {}
     if segmenter is not None:

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 CohortPath = Annotated[Path, typer.Argument(help="Cohort folder.", show_default=False)]
 OutPath = Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)]
 ModelPath = Annotated[Path, typer.Argument(help="Folder of the trained model.", show_default=False)]
-Preset = Annotated[str, typer.Option(help="demo (minutes), cpu (a laptop), gpu (96x96x48 patches).")]
+Preset = Annotated[
+    str, typer.Option(help="demo (minutes), cpu (a laptop), gpu (96x96x48 patches).")
+]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file over the preset.", show_default=False)
 ]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override one key, e.g. unet.loop.steps=500.",
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one key, e.g. unet.loop.steps=500.",
         show_default=False,
     ),
 ]

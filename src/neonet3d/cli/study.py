@@ -21,6 +21,7 @@ from neonet3d.cli.options import (
     show,
     show_table,
 )
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -119,8 +120,14 @@ def _run(
         show_table(
             ("plane", "KID", "floor", "FID", "floor", "n"),
             [
-                (s.plane, f"{s.kid:.4f}", f"{s.kid_floor:.4f}", f"{s.fid:.1f}", f"{s.fid_floor:.1f}",
-                 s.n_synthetic)
+                (
+                    s.plane,
+                    f"{s.kid:.4f}",
+                    f"{s.kid_floor:.4f}",
+                    f"{s.fid:.1f}",
+                    f"{s.fid_floor:.1f}",
+                    s.n_synthetic,
+                )
                 for s in results.fidelity
             ],
         )

@@ -108,12 +108,17 @@ def choose_grid(volumes: Sequence[Volume]) -> Grid:
     return Grid((x, y, z), (sx, sy, sz))
 
 
-def fit_patches(cohort: Cohort) -> tuple[Grid, IntensityNormaliser]:
-    """Grid and intensity normaliser of a training cohort."""
+def fit_patches(cohort: Cohort, *, shortest: int = 1) -> tuple[Grid, IntensityNormaliser]:
+    """Grid and intensity normaliser of a training cohort.
+
+    Args:
+        shortest: least voxels along the first axis.
+    """
     pairs = [case.read() for case in cohort]
     if not pairs:
         raise InputError(f"{cohort.root} has no case to train on.")
     grid = choose_grid([image for image, _ in pairs])
+    grid = replace(grid, shape=(max(shortest, grid.shape[0]), *grid.shape[1:]))
     normaliser = IntensityNormaliser.fit(
         ((image.data, None if mask is None else mask.data) for image, mask in pairs), cohort.schema
     )

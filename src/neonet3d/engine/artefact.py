@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -129,32 +130,35 @@ def new_card(
     )
 
 
-def is_finished(folder: Path, card: ArtefactCard) -> bool:
-    """Whether the folder already holds the model that this card would give.
+def claim_folder(folder: Path, card: ArtefactCard) -> bool:
+    """Whether the folder already holds the model of this card; if not, it is made ready for it.
+
+    A half-trained state of the same card stays, and training goes on from it. Inside a run folder
+    whatever is stale is removed; elsewhere nothing that stands is ever overwritten.
 
     Raises:
-        InputError: when the folder belongs to something else, which is never overwritten.
+        InputError: outside a run folder, when the folder belongs to something else.
     """
-    if (folder / "model.json").is_file():
-        if read_card(folder).key() == card.key():
-            return True
+    claim = folder / ".claim"
+    ours = claim.is_file() and claim.read_text() == card.key()
+    if ours:
+        return (folder / "model.json").is_file()
+    visible = [path for path in folder.iterdir() if path != claim] if folder.is_dir() else []
+    if visible and not any((parent / "manifest.json").is_file() for parent in folder.parents):
         raise InputError(
-            f"{folder} holds a model trained with another configuration, cohort or seed. "
-            "Choose another folder or remove this one."
+            f"{folder} is not empty (it holds {visible[0].name}), and not of this configuration, "
+            "cohort, seed and fold. Choose another folder or remove this one."
         )
-    strangers = [path.name for path in folder.iterdir() if not path.name.startswith(".")] \
-        if folder.is_dir() else []
-    if strangers:
-        raise InputError(
-            f"{folder} is not empty (it holds {strangers[0]}) and not a model of this kind. "
-            "Choose another folder."
-        )
+    shutil.rmtree(folder, ignore_errors=True)
+    write_atomically(claim, card.key().encode())
     return False
 
 
 def save_artefact(folder: Path, model: nn.Module, card: ArtefactCard) -> ArtefactCard:
     """Write weights, then the card. Returns the card with the hash of the weights."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
     payload = safetensors.torch.save(state)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(payload).hexdigest()})
     write_atomically(folder / "model.safetensors", payload)
@@ -171,7 +175,9 @@ def read_card(folder: Path, *, kind: str | None = None) -> ArtefactCard:
     """
     path = folder / "model.json"
     if not path.is_file():
-        raise InputError(f"{folder} holds no model.json, so it is no trained model. Check the path.")
+        raise InputError(
+            f"{folder} holds no model.json, so it is no trained model. Check the path."
+        )
     try:
         card = ArtefactCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -180,7 +186,9 @@ def read_card(folder: Path, *, kind: str | None = None) -> ArtefactCard:
             "do not fit). Train the model again."
         ) from error
     if kind is not None and card.kind != kind:
-        raise InputError(f"{folder} holds a {card.kind}, not a {kind}. Give the folder of a {kind}.")
+        raise InputError(
+            f"{folder} holds a {card.kind}, not a {kind}. Give the folder of a {kind}."
+        )
     return card
 
 

@@ -79,7 +79,9 @@ def train_loop(
     here = fabric()
     trainable = [(name, p) for name, p in objective.named_parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
-        [p for _, p in trainable], lr=config.learning_rate, betas=(0.9, 0.99),
+        [p for _, p in trainable],
+        lr=config.learning_rate,
+        betas=(0.9, 0.99),
         weight_decay=config.weight_decay,
     )
     wrapped, optimizer = here.setup(objective, optimizer)
@@ -107,7 +109,9 @@ def train_loop(
                     "rate, or check the cohort for scans with extreme values."
                 )
             here.backward(loss)
-            here.clip_gradients(objective, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
+            here.clip_gradients(
+                objective, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False
+            )
             optimizer.step()
             optimizer.zero_grad()
             # Early weights are forgotten faster, so that short trainings have a useful average.

@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +25,14 @@ from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, fingerprint
 from neonet3d.engine.device import device_summary
 from neonet3d.errors import InputError
+
+Timer = Callable[[str], AbstractContextManager[None]]
+"""Given the kind of a stage, a context that logs how long it took."""
+
+
+def untimed(stage: str) -> AbstractContextManager[None]:
+    """A timer that logs nothing, for stages outside a run folder."""
+    return nullcontext()
 
 
 class RunFolder:
@@ -43,7 +51,9 @@ class RunFolder:
             InputError: the folder is not a run folder, or another process works in it.
         """
         if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
-            raise InputError(f"{path} is not empty and not a run of neonet3d. Choose another folder.")
+            raise InputError(
+                f"{path} is not empty and not a run of neonet3d. Choose another folder."
+            )
         path.mkdir(parents=True, exist_ok=True)
         with (path / ".lock").open("w") as lock:
             try:
@@ -61,7 +71,9 @@ class RunFolder:
         resolved = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
         write_atomically(self.path / "config.yaml", resolved.encode())
         manifest_path = self.path / "manifest.json"
-        manifest = json.loads(manifest_path.read_text()) if manifest_path.is_file() else {"starts": []}
+        manifest = (
+            json.loads(manifest_path.read_text()) if manifest_path.is_file() else {"starts": []}
+        )
         manifest |= {
             "command": command,
             "package": version("neonet3d"),

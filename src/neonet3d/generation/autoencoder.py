@@ -91,7 +91,9 @@ class Encoder(nn.Module):
     def posterior(self, image: ImageBatch) -> tuple[LatentBatch, LatentBatch]:
         """Mean and log variance of q(z | image), float32, not standardised."""
         coefficients = haar(image)
-        return self._to_posterior(coefficients, self.coarse(self.down(self.fine(self.stem(coefficients)))))
+        return self._to_posterior(
+            coefficients, self.coarse(self.down(self.fine(self.stem(coefficients))))
+        )
 
     def _to_posterior(self, coefficients: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         correction, log_variance = self.to_latent(coarse).float().chunk(2, dim=1)

@@ -28,7 +28,7 @@ from neonet3d.generation.masks import deform_mask
 from neonet3d.generation.sample import SyntheticCase, as_volume, masks_on_grid
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
-from neonet3d.types import Advance, LabelMap, no_advance
+from neonet3d.types import Advance, no_advance
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ def balance_cohort(
     """Write the training cases and synthetic ones, 1:1, as one cohort.
 
     A synthetic case starts from the deformed mask of a training case of its class. It is drawn
-    again, up to ``config.attempts`` times, while the gate refuses it: NeoSeg must find the tumour
-    where the mask has it, and no training image may be closer than two training images ever are.
+    again, up to ``config.attempts`` times, while the gate refuses it: NeoSeg must find its tumour
+    about as well as those of real patches, and no training image may be closer to it than two
+    training images ever are.
     What was refused is counted in ``balance.json``.
 
     Args:
@@ -73,7 +74,9 @@ def balance_cohort(
         RunError: the gate refuses a case ``config.attempts`` times.
     """
     if generator.card.outcome is None:
-        raise InputError("The generator was trained without outcomes, so it cannot balance classes.")
+        raise InputError(
+            "The generator was trained without outcomes, so it cannot balance classes."
+        )
     outcomes = training.outcomes
     wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), config)
     writer = CohortWriter(
@@ -82,7 +85,11 @@ def balance_cohort(
     for case in training:
         image, mask = case.read_with_mask()
         writer.add(
-            case.name, image, mask, outcome=case.outcome, participant=case.participant,
+            case.name,
+            image,
+            mask,
+            outcome=case.outcome,
+            participant=case.participant,
             extra={"synthetic": "0"},
         )
     gate = QualityGate.of(training, generator, segmenter, config)
@@ -116,20 +123,23 @@ def balance_cohort(
                     source=chosen[i].digest(),
                     seed=draw_seed,
                 )
-                if not gate.accepts(images[i], made.image, label_maps[i].numpy()):
+                if not gate.accepts(images[i], made.image, made.label_map):
                     refused.append(place)
                     continue
                 kept += 1
                 writer.add(
-                    made.name, made.image, made.label_map, outcome=outcome,
+                    made.name,
+                    made.image,
+                    made.label_map,
+                    outcome=outcome,
                     extra=made.columns(generator),
                 )
                 advance()
             if last and refused:
                 raise RunError(
                     f"{len(refused)} synthetic cases were refused {config.attempts} times: the "
-                    "tumour is not where the mask has it. Train the generator longer, or lower "
-                    "balance.minimum_adherence."
+                    "tumour is not where the mask has it, or they are too near to a patient. Train the "
+                    "generator longer, or lower balance.adherence_quantile."
                 )
             pending = refused
     record = {
@@ -149,13 +159,14 @@ class QualityGate:
     Attributes:
         training: (n, x, y, z) normalised training images.
         closest: smallest root mean square distance between two of them.
-        minimum_adherence: least tumour Dice of NeoSeg's reading against the mask.
+        least_dice: least tumour Dice of NeoSeg's reading against the mask. NeoSeg knows whole scans
+            and reads patches less well, so the measure is how well it reads *real* training patches.
     """
 
     segmenter: Segmenter
     training: Float[Tensor, "n x y z"]
     closest: float
-    minimum_adherence: float
+    least_dice: float
 
     @classmethod
     def of(
@@ -171,20 +182,27 @@ class QualityGate:
         flat = images.flatten(1)
         apart = torch.cdist(flat, flat) / math.sqrt(flat.shape[1])
         apart.fill_diagonal_(math.inf)
-        return cls(segmenter, images, float(apart.min()), config.minimum_adherence)
+        readings = [tumour_dice(segmenter, *case.read_with_mask()) for case in training]
+        known = [reading for reading in readings if not np.isnan(reading)]
+        least = float(np.quantile(known, config.adherence_quantile)) if known else 0.0
+        return cls(segmenter, images, float(apart.min()), least)
 
-    def accepts(
-        self, image: Float[Tensor, "x y z"], volume: Volume, label_map: LabelMap
-    ) -> bool:
+    def accepts(self, image: Float[Tensor, "x y z"], volume: Volume, label_map: Volume) -> bool:
+        """Whether a patch passes; ``volume`` is the same image in units of the reference."""
         nearest = (self.training - image).square().mean((1, 2, 3)).sqrt().min()
         if float(nearest) < self.closest:
             return False
-        schema = self.segmenter.card.schema_
-        if "tumour" not in schema:
-            return True
-        found = self.segmenter.segment(volume).label_map.data
-        score = dice(found, label_map, {"tumour": schema.value("tumour")})["tumour"]
-        return bool(np.isnan(score) or score >= self.minimum_adherence)
+        score = tumour_dice(self.segmenter, volume, label_map)
+        return bool(np.isnan(score) or score >= self.least_dice)
+
+
+def tumour_dice(segmenter: Segmenter, image: Volume, label_map: Volume) -> float:
+    """Dice of NeoSeg's tumour against the mask's; nan where both are empty or there is no class."""
+    schema = segmenter.card.schema_
+    if "tumour" not in schema:
+        return math.nan
+    found = segmenter.segment(image).label_map.data
+    return dice(found, label_map.data, {"tumour": schema.value("tumour")})["tumour"]
 
 
 def _deformed(

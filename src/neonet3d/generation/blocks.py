@@ -64,7 +64,9 @@ class FilmBlock(nn.Module):
         self.norm2 = nn.GroupNorm(8, channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zero_initialised(nn.Conv3d(channels, channels, 3, padding=1))
-        self.skip = nn.Conv3d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
+        self.skip = (
+            nn.Conv3d(channels_in, channels, 1) if channels_in != channels else nn.Identity()
+        )
 
     def forward(
         self, x: Float[Tensor, "b c x y z"], condition: Float[Tensor, "b e"]
@@ -95,6 +97,8 @@ class SelfAttention(nn.Module):
 
 def sinusoidal_embedding(t: Float[Tensor, " b"], size: int) -> Float[Tensor, "b size"]:
     """Cosines and sines of 1000 t at log-spaced frequencies (Vaswani 2017)."""
-    frequency = torch.exp(-math.log(10_000) * torch.arange(size // 2, device=t.device) / (size // 2))
+    frequency = torch.exp(
+        -math.log(10_000) * torch.arange(size // 2, device=t.device) / (size // 2)
+    )
     angle = 1000 * t[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)

@@ -65,5 +65,7 @@ class ControlNet(nn.Module):
         hint = self.hint(space_to_depth(one_hot(label_map, self.n_classes)))
         states = self.encoder(x / path_scale(t), self.encoder.embed(t, label), hint)
         return EncoderStates(
-            self.out_fine(states.fine), self.out_coarse(states.coarse), self.out_middle(states.middle)
+            self.out_fine(states.fine),
+            self.out_coarse(states.coarse),
+            self.out_middle(states.middle),
         )

@@ -47,9 +47,7 @@ def plane_features(patches: Patches, extractor: SliceFeatures) -> dict[Plane, Pl
     }
 
 
-def compare_patches(
-    real: Patches, synthetic: Patches, *, seed: int
-) -> tuple[FidelityScore, ...]:
+def compare_patches(real: Patches, synthetic: Patches, *, seed: int) -> tuple[FidelityScore, ...]:
     """KID and FID per plane, with their floors."""
     extractor = SliceFeatures()
     with progress("features of slices", 2) as advance:

@@ -105,7 +105,11 @@ class LatentGenerator(nn.Module):
         ):
             maps = here.to_device(maps)
             wanted = here.to_device(torch.where(wanted < 0, NULL_LABEL, wanted))
-            shape = (len(maps), self.autoencoder.encoder.latent_mean.numel(), *(n // DOWNSAMPLING for n in maps.shape[1:]))
+            shape = (
+                len(maps),
+                self.autoencoder.encoder.latent_mean.numel(),
+                *(n // DOWNSAMPLING for n in maps.shape[1:]),
+            )
             noise = here.to_device(torch.randn(shape, generator=generator))
             with here.autocast():
                 residual = euler(self._velocity(maps, wanted, guidance), noise, steps)

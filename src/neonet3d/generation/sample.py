@@ -57,7 +57,9 @@ def masks_on_grid(generator: LatentGenerator, masks: Cohort) -> UInt8[torch.Tens
     for case in masks:
         mask = case.read_mask()
         if mask is None:
-            raise InputError(f"{case.name} has no mask to draw an image for. Choose cases with masks.")
+            raise InputError(
+                f"{case.name} has no mask to draw an image for. Choose cases with masks."
+            )
         window = Window.centred(mask, generator.card.grid)
         maps.append(resample_label_map(mask, window, n_classes=len(masks.schema)))
     return torch.from_numpy(np.stack(maps))
@@ -98,7 +100,11 @@ def sample_cohort(
     )
     with new_folder(out) as folder:
         writer = CohortWriter(
-            folder, masks.schema, outcome_name=generator.card.outcome, channel="synthetic", durable=False
+            folder,
+            masks.schema,
+            outcome_name=generator.card.outcome,
+            channel="synthetic",
+            durable=False,
         )
         for i, case in enumerate(cases):
             made = SyntheticCase(
@@ -131,4 +137,3 @@ def as_volume(
         assert generator.card.normaliser is not None  # the autoencoder always records one
         data = generator.card.normaliser.invert(data)
     return Volume(data, affine)
-

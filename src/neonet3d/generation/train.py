@@ -6,17 +6,26 @@ model it would make is read instead; a half-trained one goes on from its last st
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from neonet3d.cohort.folds import Fold
-from neonet3d.cohort.patches import Patches, fit_patches, load_patches, orientations_of
+from neonet3d.cohort.patches import (
+    GRID_MULTIPLE,
+    Patches,
+    fit_patches,
+    load_patches,
+    orientations_of,
+)
 from neonet3d.config import Config, LoopConfig, Section
-from neonet3d.engine.artefact import ArtefactCard, is_finished, new_card, save_artefact
-from neonet3d.engine.device import fabric
+from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
+from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
+from neonet3d.engine.run import Timer, untimed
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import Autoencoder, AutoencoderObjective
@@ -35,7 +44,9 @@ ENCODE_BATCH = 16
 INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the autoencoder trains
 
 
-def train_generator(fold: Fold, config: Config, folder: Path) -> LatentGenerator:
+def train_generator(
+    fold: Fold, config: Config, folder: Path, timed: Timer = untimed
+) -> LatentGenerator:
     """NeoGen on the training cases of one fold.
 
     Writes ``autoencoder/``, ``anatomy/``, ``unet/`` and ``controlnet/`` below ``folder``.
@@ -49,10 +60,14 @@ def train_generator(fold: Fold, config: Config, folder: Path) -> LatentGenerator
             f"{len(without)} training cases of {fold.training.root} have no mask (the first is "
             f"{without[0]}). The ControlNet needs one for each; run 'neonet3d segment predict'."
         )
-    train_autoencoder(fold, config, folder / "autoencoder")
-    fit_anatomy(fold, config, folder)
-    train_unet(fold, config, folder)
-    train_controlnet(fold, config, folder)
+    with timed("train autoencoder"):
+        train_autoencoder(fold, config, folder / "autoencoder")
+    latents = FoldLatents(fold, folder / "autoencoder")
+    with timed("train flow U-Net"):
+        _fit_anatomy(latents, config, folder)
+        _train_unet(latents, config, folder)
+    with timed("train ControlNet"):
+        _train_controlnet(latents, config, folder)
     return LatentGenerator.load(folder)
 
 
@@ -62,7 +77,7 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
     All that a classifier on frozen features needs. The texture is measured on the training
     reconstructions.
     """
-    grid, normaliser = fit_patches(fold.training)
+    grid, normaliser = fit_patches(fold.training, shortest=SHORTEST_X * GRID_MULTIPLE)
     card = new_card(
         "Autoencoder",
         fold=fold,
@@ -71,7 +86,7 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
         normaliser=normaliser,
         grid=grid,
     )
-    if is_finished(folder, card):
+    if claim_folder(folder, card):
         return
     patches = load_patches(fold.training, grid, normaliser)
     orientations = orientations_of(grid)
@@ -108,31 +123,52 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
     remove_training_state(folder)
 
 
-def fit_anatomy(fold: Fold, config: Config, folder: Path) -> None:
+@dataclass(frozen=True)
+class FoldLatents:
+    """The training fold as latents; encoded when first asked for, since a finished part needs none.
+
+    An encoder is not equivariant to flips, so augmentation comes before encoding; encoding once
+    makes the training of the flow free of the autoencoder.
+    """
+
+    fold: Fold
+    folder: Path
+
+    @cached_property
+    def model(self) -> tuple[Autoencoder, ArtefactCard]:
+        return load_autoencoder(self.folder)
+
+    @cached_property
+    def encoded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, label maps and labels in every orientation of the grid, on the CPU."""
+        autoencoder, card = self.model
+        assert card.normaliser is not None  # train_autoencoder always sets it
+        patches = load_patches(self.fold.training, card.grid, card.normaliser)
+        views: list[Patches] = [patches.oriented(o) for o in orientations_of(card.grid)]
+        latents = torch.cat([_standardised(autoencoder, view.images) for view in views])
+        label_maps = torch.cat([view.required_label_maps() for view in views])
+        return latents, label_maps, torch.cat([view.outcomes for view in views])
+
+
+def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
     """The closed-form anatomy prior on the latents of ``folder/autoencoder``."""
-    autoencoder, parent = load_autoencoder(folder / "autoencoder")
-    card = _child_card("AnatomyPrior", config.autoencoder, fold, config, autoencoder=parent)
-    if is_finished(folder / "anatomy", card):
+    card = _child_card("AnatomyPrior", config.autoencoder, data, config, autoencoder=data.model[1])
+    if claim_folder(folder / "anatomy", card):
         return
-    latents, label_maps, _ = _encode_orientations(autoencoder, parent, fold)
-    prior = AnatomyPrior(len(fold.training.schema), latents.shape[1])
-    prior.fit(latents, label_maps)
-    facts = {
-        "explained_variance": [
-            1 - float(v) for v in (latents - prior.mean(label_maps)).square().mean((0, 2, 3, 4))
-        ]
-    }
+    latents, label_maps, _ = data.encoded
+    prior = AnatomyPrior(len(card.classes), latents.shape[1])
+    facts = {"explained_variance": prior.fit(latents, label_maps).tolist()}
     save_artefact(folder / "anatomy", prior, card.model_copy(update={"facts": facts}))
 
 
-def train_unet(fold: Fold, config: Config, folder: Path) -> None:
+def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
     """The flow U-Net on what the anatomy does not explain; it sees no label map."""
-    autoencoder, parent = load_autoencoder(folder / "autoencoder")
+    autoencoder, parent = data.model
     anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
-    card = _child_card("FlowUNet", config.unet, fold, config, anatomy=anatomy_card)
-    if is_finished(folder / "unet", card):
+    card = _child_card("FlowUNet", config.unet, data, config, anatomy=anatomy_card)
+    if claim_folder(folder / "unet", card):
         return
-    latents, label_maps, labels = _encode_orientations(autoencoder, parent, fold)
+    latents, label_maps, labels = data.encoded
     residuals = _residuals(anatomy, latents, label_maps)
     x, y, z = residuals.shape[2:]
     unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], (x, y, z), config.unet))
@@ -144,21 +180,21 @@ def train_unet(fold: Fold, config: Config, folder: Path) -> None:
         config.unet.loop,
         folder=folder / "unet",
         card=card,
-        description=f"{fold.name}: flow U-Net",
+        description=f"{data.fold.name}: flow U-Net",
     )
 
 
-def train_controlnet(fold: Fold, config: Config, folder: Path) -> None:
+def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
     """The ControlNet on the frozen U-Net of ``folder/unet``."""
-    autoencoder, parent = load_autoencoder(folder / "autoencoder")
+    autoencoder, parent = data.model
     anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
     unet, unet_card = load_unet(folder / "unet", parent, anatomy_card)
-    card = _child_card("ControlNet", config.controlnet, fold, config, unet=unet_card)
-    if is_finished(folder / "controlnet", card):
+    card = _child_card("ControlNet", config.controlnet, data, config, unet=unet_card)
+    if claim_folder(folder / "controlnet", card):
         return
-    latents, label_maps, labels = _encode_orientations(autoencoder, parent, fold)
+    latents, label_maps, labels = data.encoded
     residuals = _residuals(anatomy, latents, label_maps)
-    schema = fold.training.schema
+    schema = data.fold.training.schema
     controlnet = seeded(config.seed, lambda: ControlNet(unet, len(schema)))
     objective = ControlObjective(
         unet,
@@ -175,18 +211,18 @@ def train_controlnet(fold: Fold, config: Config, folder: Path) -> None:
         config.controlnet.loop,
         folder=folder / "controlnet",
         card=card,
-        description=f"{fold.name}: ControlNet",
+        description=f"{data.fold.name}: ControlNet",
     )
 
 
 def _child_card(
-    kind: str, section: Section, fold: Fold, config: Config, **parents: ArtefactCard
+    kind: str, section: Section, data: FoldLatents, config: Config, **parents: ArtefactCard
 ) -> ArtefactCard:
     """Card of a part that works on the grid of the part it was built on."""
     parent = next(iter(parents.values()))
     return new_card(
         kind,
-        fold=fold,
+        fold=data.fold,
         config=section,
         seed=config.seed,
         normaliser=parent.normaliser,
@@ -199,9 +235,9 @@ def _child_card(
 def _residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor) -> Tensor:
     here = fabric()
     parts = zip(latents.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True)
-    return torch.cat([
-        anatomy.residual(here.to_device(z), here.to_device(maps)).cpu() for z, maps in parts
-    ])
+    return torch.cat(
+        [anatomy.residual(here.to_device(z), here.to_device(maps)).cpu() for z, maps in parts]
+    )
 
 
 def _fit(
@@ -214,9 +250,7 @@ def _fit(
     card: ArtefactCard,
     description: str,
 ) -> None:
-    loss = train_loop(
-        objective, draw, loop, folder=folder, seed=card.seed, description=description
-    )
+    loss = train_loop(objective, draw, loop, folder=folder, seed=card.seed, description=description)
     save_artefact(folder, model, card.model_copy(update={"facts": {"training_loss": loss}}))
     remove_training_state(folder)
 
@@ -229,34 +263,23 @@ def _draw_from(data: list[Tensor], loop: LoopConfig) -> DrawBatch:
     return draw
 
 
-def _encode_orientations(
-    autoencoder: Autoencoder, card: ArtefactCard, fold: Fold
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents, label maps and labels of the training fold in every orientation of the grid.
-
-    An encoder is not equivariant to flips, so augmentation comes before encoding; encoding once
-    makes the training of the flow free of the autoencoder.
-    """
-    assert card.normaliser is not None  # train_autoencoder always sets it
-    patches = load_patches(fold.training, card.grid, card.normaliser)
-    views: list[Patches] = [patches.oriented(o) for o in orientations_of(card.grid)]
-    latents = torch.cat([_standardised(autoencoder, view.images) for view in views])
-    label_maps = torch.cat([view.required_label_maps() for view in views])
-    return latents, label_maps, torch.cat([view.outcomes for view in views])
-
-
 def _encode(model: Autoencoder, images: Tensor) -> Tensor:
     """Posterior means (not standardised), on the device."""
     here = fabric()
     with torch.no_grad(), here.autocast():
-        parts = [model.encoder.posterior(here.to_device(p)[:, None])[0] for p in images.split(ENCODE_BATCH)]
+        parts = [
+            model.encoder.posterior(here.to_device(p)[:, None])[0]
+            for p in images.split(ENCODE_BATCH)
+        ]
     return torch.cat(parts)
 
 
 def _standardised(model: Autoencoder, images: Tensor) -> Tensor:
     here = fabric()
     with torch.no_grad(), here.autocast():
-        parts = [model.encoder(here.to_device(p)[:, None]).cpu() for p in images.split(ENCODE_BATCH)]
+        parts = [
+            model.encoder(here.to_device(p)[:, None]).cpu() for p in images.split(ENCODE_BATCH)
+        ]
     return torch.cat(parts)
 
 

@@ -33,6 +33,8 @@ def haar_inverse(y: Float[Tensor, "b 8*c x y z"]) -> Float[Tensor, "b c 2*x 2*y 
 
 def _split(x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     if x.shape[axis] % 2:
-        raise ValueError(f"axis {axis} has {x.shape[axis]} voxels; the Haar transform needs even sizes")
+        raise ValueError(
+            f"axis {axis} has {x.shape[axis]} voxels; the Haar transform needs even sizes"
+        )
     pairs = x.unflatten(axis, (-1, 2))
     return pairs.select(axis + 1, 0), pairs.select(axis + 1, 1)

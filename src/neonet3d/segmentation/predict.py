@@ -68,8 +68,9 @@ class Segmenter:
         spacing = np.array(card.grid.spacing_mm)
         multiple = size_multiple(SegmenterConfig.model_validate(card.config))
         extent = np.array(image.shape) * np.array(image.spacing_mm)
-        voxels = np.maximum(np.ceil(np.round(extent / spacing, 3) / multiple) * multiple, card.grid.shape)
-        x, y, z = voxels.astype(int).tolist()
+        # Instance norms know patches of the training size: a smaller scan is padded to one.
+        voxels = np.ceil(np.round(extent / spacing, 3) / multiple) * multiple
+        x, y, z = np.maximum(voxels, card.grid.shape).astype(int).tolist()
         window = Window.centred(image, Grid((x, y, z), card.grid.spacing_mm))
         data = card.normaliser.apply(image.data, None, name=str(image.source))
         values = torch.from_numpy(resample_image(image.with_data(data + 1), window) - 1)

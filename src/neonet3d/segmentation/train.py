@@ -16,7 +16,8 @@ from neonet3d.cohort.geometry import Grid, Window, resample_image, resample_labe
 from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import Config, SegmenterConfig
-from neonet3d.engine.artefact import is_finished, new_card, save_artefact
+from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
+from neonet3d.engine.device import SHORTEST_X
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.engine.progress import progress
 from neonet3d.errors import InputError
@@ -24,6 +25,7 @@ from neonet3d.segmentation.network import HaarUNet, size_multiple
 from neonet3d.types import Shape, Triple
 
 FOREGROUND_SHARE = 2 / 3  # of patches that are centred on a voxel of a class drawn at random
+NARROW_SHARE = 0.25  # of patches that show a smaller box only: NeoSeg also reads TLCR patches
 
 
 def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
@@ -54,7 +56,7 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
         normaliser=normaliser,
         grid=Grid(patch, spacing),
     )
-    if is_finished(folder, card):
+    if claim_folder(folder, card):
         return
     scans = [
         _prepare(image, mask, card.grid, normaliser, n_classes=len(schema)) for image, mask in pairs
@@ -63,7 +65,9 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
     network = seeded(config.seed, lambda: HaarUNet(config.segmenter, len(schema)))
 
     def draw(generator: torch.Generator) -> list[Tensor]:
-        drawn = [_draw_patch(scans, patch, generator) for _ in range(config.segmenter.loop.batch_size)]
+        drawn = [
+            _draw_patch(scans, patch, generator) for _ in range(config.segmenter.loop.batch_size)
+        ]
         images, maps = zip(*drawn, strict=True)
         return [_jitter(torch.stack(images), generator)[:, None], torch.stack(maps)]
 
@@ -85,9 +89,7 @@ class SegmentationObjective(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.loss = DiceCELoss(
-            softmax=True, to_onehot_y=True, include_background=False, batch=True
-        )
+        self.loss = DiceCELoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)
 
     def forward(self, image: Tensor, label_map: UInt8[Tensor, "b x y z"]) -> Tensor:
         loss: Tensor = self.loss(self.network(image).float(), label_map[:, None].long())
@@ -101,7 +103,7 @@ def fit_patch(config: SegmenterConfig, images: list[Volume], spacing_mm: Triple)
     needed = np.ceil(np.round(extent / np.array(spacing_mm), 3) / multiple) * multiple
     wanted = np.ceil(np.array(config.patch) / multiple) * multiple
     x, y, z = np.minimum(needed, wanted).astype(int).tolist()
-    return (x, y, z)
+    return (max(x, SHORTEST_X * multiple), y, z)
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,32 @@ def _draw_patch(
     if scan.places and float(torch.rand((), generator=generator)) < FOREGROUND_SHARE:
         of_class = scan.places[list(scan.places)[_integer(len(scan.places), generator)]]
         jitter = torch.rand(3, generator=generator) - 0.5
-        start = of_class[_integer(len(of_class), generator)] - size // 2 + (jitter * size / 2).long()
+        start = (
+            of_class[_integer(len(of_class), generator)] - size // 2 + (jitter * size / 2).long()
+        )
     else:
         start = (torch.rand(3, generator=generator) * (room + 1)).long()
     x, y, z = torch.minimum(start.clamp_min(0), room).tolist()
     place = (slice(x, x + patch[0]), slice(y, y + patch[1]), slice(z, z + patch[2]))
-    return scan.image[place], scan.label_map[place]
+    image, label_map = scan.image[place], scan.label_map[place]
+    if float(torch.rand((), generator=generator)) < NARROW_SHARE:
+        image, label_map = _narrow(image, label_map, generator)
+    return image, label_map
+
+
+def _narrow(image: Tensor, label_map: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The middle 35 to 70 % of each axis; the rest is padding, as around a small scan."""
+    inside = torch.zeros_like(label_map, dtype=torch.bool)
+    share = torch.empty(3).uniform_(0.35, 0.7, generator=generator).tolist()
+    sizes = [(int(n * s), n) for n, s in zip(image.shape, share, strict=True)]
+    inside[tuple(slice((n - m) // 2, (n + m) // 2) for m, n in sizes)] = True
+    return image.where(inside, -1.0), label_map.where(inside, 0)
 
 
 def _jitter(images: Float[Tensor, "b x y z"], generator: torch.Generator) -> Tensor:
     """Random gain, gamma and noise per patch: scanners differ in all three."""
     n = len(images)
-    gain = torch.empty(n, 1, 1, 1).uniform_(0.85, 1.15, generator=generator)
+    gain = torch.empty(n, 1, 1, 1).uniform_(0.8, 1.3, generator=generator)
     gamma = torch.empty(n, 1, 1, 1).uniform_(0.8, 1.25, generator=generator)
     sigma = torch.empty(n, 1, 1, 1).uniform_(0, 0.05, generator=generator)
     signal = ((images + 1) / 2 * gain).clamp(0, 1) ** gamma

@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,21 +20,18 @@ from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, fingerprint
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.progress import progress
-from neonet3d.engine.run import once
+from neonet3d.engine.run import Timer, once
 from neonet3d.generation.balance import balance_cohort, plan_balance
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.sample import sample_cohort
-from neonet3d.generation.train import fit_anatomy, train_autoencoder, train_controlnet, train_unet
+from neonet3d.generation.train import train_generator
 from neonet3d.segmentation.predict import Segmenter, predict_cases
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.segmentation.train import train_segmenter
 
-Timer = Callable[[str], AbstractContextManager[None]]
-
 ARMS = {
     "patten_balanced": "PattenNet, real + synthetic 1:1",
     "patten_real": "PattenNet, real cases",
-    "resnet_balanced": "ResNet-18 (3D), real + synthetic 1:1",
     "resnet_real": "ResNet-18 (3D), real cases",
 }
 
@@ -116,19 +111,11 @@ def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: T
         )
 
 
-def train_models(
-    fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: Timer
-) -> None:
+def train_models(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: Timer) -> None:
     """Everything of a fold that is fitted; nothing here reads a held-out case's voxels."""
     with timed("train segmenter"):
         train_segmenter(fold, config, paths.segmenter)
-    with timed("train autoencoder"):
-        train_autoencoder(crops, config, paths.generator / "autoencoder")
-    with timed("train flow U-Net"):
-        fit_anatomy(crops, config, paths.generator)
-        train_unet(crops, config, paths.generator)
-    with timed("train ControlNet"):
-        train_controlnet(crops, config, paths.generator)
+    train_generator(crops, config, paths.generator, timed)
     with timed("balance"):
         balanced = _balance(crops, config, paths)
     encoder = paths.generator / "autoencoder"
@@ -147,8 +134,12 @@ def _balance(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
     segmenter = Segmenter.load(paths.segmenter)
     generator = LatentGenerator.load(paths.generator)
     key = fingerprint(
-        "balanced", segmenter.card.weights_sha256, generator.card.weights_sha256,
-        config.balance, config.sampler, config.seed,
+        "balanced",
+        segmenter.card.weights_sha256,
+        generator.card.weights_sha256,
+        config.balance,
+        config.sampler,
+        config.seed,
     )
     outcomes = crops.training.outcomes
     wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), config.balance)
@@ -157,8 +148,14 @@ def _balance(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
     def build(out: Path) -> None:
         with progress(f"{crops.name}: synthetic cases", total) as advance:
             balance_cohort(
-                crops.training, generator, segmenter, out, config.balance, config.sampler,
-                seed=config.seed, advance=advance,
+                crops.training,
+                generator,
+                segmenter,
+                out,
+                config.balance,
+                config.sampler,
+                seed=config.seed,
+                advance=advance,
             )
 
     return Cohort.open(once(paths.balanced, key, build))

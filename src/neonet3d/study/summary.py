@@ -206,7 +206,7 @@ def _ceiling(
     cohort: Cohort, names: Sequence[str], outcomes: Int[np.ndarray, " n"]
 ) -> Interval | None:
     """AUC of the true probabilities, where a phantom wrote them; no model can expect more."""
-    table = read_participants(cohort.root).set_index("case")
+    table = read_participants(cohort.root, cohort.outcome_name).set_index("case")
     if PHANTOM_TRUTH not in table:
         return None
     return delong(outcomes, table.loc[list(names), PHANTOM_TRUTH].astype(float).to_numpy())
