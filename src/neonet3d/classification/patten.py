@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neonet3d.config import ClassifierConfig
+from neonet3d.generation.blocks import zero_initialised
 
 
 class DualAttentionBlock(nn.Module):
@@ -53,8 +54,8 @@ class DualAttentionBlock(nn.Module):
 class PattenNet(nn.Module):
     """Logit of the outcome from frozen maps at half and quarter resolution.
 
-    Two readings are added: a linear one of the frozen maps' statistics per region, and a deeper
-    one of the maps after Dual Attention Blocks, pooled by the same regions and by learned attention.
+    Two readings are added: a linear one of the frozen maps' statistics per region, and a deeper one
+    of the maps after Dual Attention Blocks, pooled by the same regions and by learned attention.
     """
 
     token_mean: Tensor
@@ -70,8 +71,9 @@ class PattenNet(nn.Module):
         self.register_buffer("token_mean", torch.zeros(n_tokens))
         self.register_buffer("token_std", torch.ones(n_tokens))
         self.register_buffer("prior_logit", torch.zeros(()))
-        self.frozen_reading = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(n_tokens, 1))
-        nn.init.zeros_(self.frozen_reading[1].weight)
+        self.frozen_reading = nn.Sequential(
+            nn.Dropout(config.dropout), zero_initialised(nn.Linear(n_tokens, 1))
+        )
         self.levels = nn.ModuleList(
             nn.Sequential(nn.Conv3d(channels, c, 1), DualAttentionBlock(c))
             for channels in (fine_channels, coarse_channels)
@@ -116,7 +118,7 @@ class PattenNet(nn.Module):
 def region_statistics(
     maps: Float[Tensor, "b c x y z"], regions: Float[Tensor, "b r x y z"]
 ) -> Float[Tensor, "b 2*r*c"]:
-    """Mean and standard deviation of every channel inside every region; 0 where a region is empty."""
+    """Mean and standard deviation of every channel in every region; 0 where a region is empty."""
     maps, regions = maps.float().flatten(2), regions.flatten(2)
     weight = regions / regions.sum(2, keepdim=True).clamp_min(1e-6)
     mean = torch.einsum("bcn,brn->brc", maps, weight)

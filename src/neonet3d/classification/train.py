@@ -17,7 +17,6 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, load_patches, orientations_of
 from neonet3d.config import Config
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
-from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.errors import InputError
 from neonet3d.generation.autoencoder import Encoder

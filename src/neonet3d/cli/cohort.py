@@ -34,7 +34,7 @@ def phantom(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a phantom cohort: whole-liver scans with masks, a PNI label, and the true parameters."""
+    """Write a phantom cohort: whole-liver scans with masks, a PNI label and the true parameters."""
     from neonet3d.cohort.phantom.writer import write_phantom_cohort
     from neonet3d.engine.progress import progress
 
@@ -113,7 +113,8 @@ def check(cohort: CohortPath, as_json: AsJson = False) -> None:
             "findings": [asdict(finding) for finding in findings],
         },
         as_json=as_json,
-        sentence=f"{len(opened)} cases checked: {errors} errors, {len(findings) - errors} warnings.",
+        sentence=f"{len(opened)} cases checked: "
+        f"{errors} errors, {len(findings) - errors} warnings.",
     )
     if errors:
         raise typer.Exit(2)

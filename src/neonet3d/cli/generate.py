@@ -231,7 +231,7 @@ def evaluate(
             "adherence_of_real": {k: interval_json(v) for k, v in of_real.items()},
         },
         as_json=as_json,
-        sentence=f"Extractor: {scores[0].extractor}. FID depends on n: compare only with its floor.",
+        sentence=f"Extractor: {scores[0].extractor}. Compare FID with its floor only.",
     )
 
 

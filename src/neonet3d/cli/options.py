@@ -44,7 +44,7 @@ FoldChoice = Annotated[
         "--fold",
         metavar="K/N",
         help="Fold K of N: training commands fit on its training patients, the others work on "
-        "those it holds out. By default the official split where the cohort has one, else everyone.",
+        "those it holds out. Default: the official split where the cohort has one, else everyone.",
         show_default=False,
     ),
 ]

@@ -182,8 +182,8 @@ def read_card(folder: Path, *, kind: str | None = None) -> ArtefactCard:
         card = ArtefactCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise InputError(
-            f"{path} is not a model card of this version of neonet3d ({error.error_count()} entries "
-            "do not fit). Train the model again."
+            f"{path} is not a model card of this version of neonet3d ({error.error_count()} "
+            "entries do not fit). Train the model again."
         ) from error
     if kind is not None and card.kind != kind:
         raise InputError(

@@ -48,7 +48,7 @@ def fabric() -> Fabric:
     if made.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # Otherwise every new tensor is filled with NaN first, which costs time and proves nothing.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return made
 
 

@@ -159,7 +159,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> None:
-    tensors = {f"weight/{name}": p for name, p in trainable}
+    tensors: dict[str, Tensor] = {f"weight/{name}": p for name, p in trainable}
     tensors |= {f"buffer/{name}": b for name, b in objective.named_buffers()}
     tensors |= {f"average/{name}": value for name, value in average.items()}
     tensors |= {

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
 LayerT = TypeVar("LayerT", nn.Conv3d, nn.Linear)
 
 
@@ -54,7 +53,7 @@ class ResidualBlock(nn.Module):
 
 
 class FilmBlock(nn.Module):
-    """A residual block whose second norm is scaled and shifted by a condition (FiLM, Perez 2018)."""
+    """A residual block whose second norm a condition scales and shifts (FiLM, Perez 2018)."""
 
     def __init__(self, channels_in: int, channels: int, embedding: int, dropout: float) -> None:
         super().__init__()

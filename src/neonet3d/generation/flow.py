@@ -8,6 +8,7 @@ Liu et al. 2022 (arXiv 2209.03003); logit-normal t from Esser et al. 2024 (arXiv
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -18,8 +19,8 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 
 
 def interpolate(
-    z: Float[Tensor, "b *s"], noise: Float[Tensor, "b *s"], t: Float[Tensor, " b"]
-) -> Float[Tensor, "b *s"]:
+    z: Float[Tensor, b * s], noise: Float[Tensor, b * s], t: Float[Tensor, " b"]
+) -> Float[Tensor, b * s]:
     """x_t = (1 - t) z + t e."""
     t = t.view(-1, *[1] * (z.dim() - 1))
     return (1 - t) * z + t * noise
@@ -35,18 +36,18 @@ def time_steps(steps: int, device: torch.device) -> Float[Tensor, " steps+1"]:
     return torch.linspace(1, 0, steps + 1, device=device)
 
 
-def euler(velocity: Velocity, noise: Float[Tensor, "b *s"], steps: int) -> Float[Tensor, "b *s"]:
+def euler(velocity: Velocity, noise: Float[Tensor, b * s], steps: int) -> Float[Tensor, b * s]:
     """Integrate from noise (t = 1) to data (t = 0) with ``steps`` evaluations, first order."""
     x, times = noise, time_steps(steps, noise.device)
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in pairwise(times):
         x = x + (after - now) * velocity(x, now.expand(len(x)))
     return x
 
 
-def heun(velocity: Velocity, noise: Float[Tensor, "b *s"], steps: int) -> Float[Tensor, "b *s"]:
+def heun(velocity: Velocity, noise: Float[Tensor, b * s], steps: int) -> Float[Tensor, b * s]:
     """Second order: two evaluations a step, the mean of both slopes."""
     x, times = noise, time_steps(steps, noise.device)
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in pairwise(times):
         slope = velocity(x, now.expand(len(x)))
         ahead = x + (after - now) * slope
         x = x + (after - now) * 0.5 * (slope + velocity(ahead, after.expand(len(x))))
@@ -54,7 +55,7 @@ def heun(velocity: Velocity, noise: Float[Tensor, "b *s"], steps: int) -> Float[
 
 
 def guided(
-    conditional: Float[Tensor, "b *s"], unconditional: Float[Tensor, "b *s"], scale: float
-) -> Float[Tensor, "b *s"]:
+    conditional: Float[Tensor, b * s], unconditional: Float[Tensor, b * s], scale: float
+) -> Float[Tensor, b * s]:
     """Classifier-free guidance (Ho & Salimans 2022): u + scale (c - u); scale 1 is c."""
     return unconditional + scale * (conditional - unconditional)

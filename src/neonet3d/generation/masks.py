@@ -98,7 +98,7 @@ def _main_share(mask: Bool[np.ndarray, "x y z"]) -> float:
     return float(np.bincount(parts.ravel())[1:].max() / mask.sum())
 
 
-def _rotation(angles: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
+def _rotation(angles: Float[np.ndarray, 3]) -> Float[np.ndarray, "3 3"]:
     (sx, sy, sz), (cx, cy, cz) = np.sin(angles), np.cos(angles)
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])

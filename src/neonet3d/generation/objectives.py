@@ -79,7 +79,7 @@ class ControlObjective(nn.Module):
         return (weight * error).sum() / weight.sum()
 
     def voxel_weight(self, label_map: LabelBatch) -> Float[Tensor, "b x y z"]:
-        """1, plus the class's extra weight where a class other than liver touches the latent voxel."""
+        """1, plus the extra weight of a class other than liver where it touches the latent voxel."""
         touched = F.max_pool3d(one_hot(label_map, self.controlnet.n_classes), DOWNSAMPLING)
         return 1 + (touched * self.extra_weight.view(-1, 1, 1, 1)).amax(1)
 

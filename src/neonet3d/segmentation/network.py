@@ -16,7 +16,7 @@ from neonet3d.generation.wavelet import haar, haar_inverse
 
 
 class HaarUNet(nn.Module):
-    """(b, 1, x, y, z) in [-1, 1] -> (b, k, x, y, z) logits; sizes multiples of ``size_multiple``."""
+    """(b, 1, x, y, z) in [-1, 1] -> (b, k, x, y, z) logits; see ``size_multiple``."""
 
     def __init__(self, config: SegmenterConfig, n_classes: int) -> None:
         super().__init__()

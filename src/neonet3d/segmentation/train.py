@@ -25,7 +25,6 @@ from neonet3d.segmentation.network import HaarUNet, size_multiple
 from neonet3d.types import Shape, Triple
 
 FOREGROUND_SHARE = 2 / 3  # of patches that are centred on a voxel of a class drawn at random
-NARROW_SHARE = 0.25  # of patches that show a smaller box only: NeoSeg also reads TLCR patches
 
 
 def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
@@ -97,7 +96,7 @@ class SegmentationObjective(nn.Module):
 
 
 def fit_patch(config: SegmenterConfig, images: list[Volume], spacing_mm: Triple) -> Shape:
-    """The configured patch, no larger than the largest scan needs, in multiples of the network's."""
+    """The configured patch, no larger than the largest scan needs, in the network's multiples."""
     multiple = size_multiple(config)
     extent = np.max([np.array(v.shape) * np.array(v.spacing_mm) for v in images], axis=0)
     needed = np.ceil(np.round(extent / np.array(spacing_mm), 3) / multiple) * multiple
@@ -152,25 +151,13 @@ def _draw_patch(
         start = (torch.rand(3, generator=generator) * (room + 1)).long()
     x, y, z = torch.minimum(start.clamp_min(0), room).tolist()
     place = (slice(x, x + patch[0]), slice(y, y + patch[1]), slice(z, z + patch[2]))
-    image, label_map = scan.image[place], scan.label_map[place]
-    if float(torch.rand((), generator=generator)) < NARROW_SHARE:
-        image, label_map = _narrow(image, label_map, generator)
-    return image, label_map
-
-
-def _narrow(image: Tensor, label_map: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The middle 35 to 70 % of each axis; the rest is padding, as around a small scan."""
-    inside = torch.zeros_like(label_map, dtype=torch.bool)
-    share = torch.empty(3).uniform_(0.35, 0.7, generator=generator).tolist()
-    sizes = [(int(n * s), n) for n, s in zip(image.shape, share, strict=True)]
-    inside[tuple(slice((n - m) // 2, (n + m) // 2) for m, n in sizes)] = True
-    return image.where(inside, -1.0), label_map.where(inside, 0)
+    return scan.image[place], scan.label_map[place]
 
 
 def _jitter(images: Float[Tensor, "b x y z"], generator: torch.Generator) -> Tensor:
     """Random gain, gamma and noise per patch: scanners differ in all three."""
     n = len(images)
-    gain = torch.empty(n, 1, 1, 1).uniform_(0.8, 1.3, generator=generator)
+    gain = torch.empty(n, 1, 1, 1).uniform_(0.85, 1.15, generator=generator)
     gamma = torch.empty(n, 1, 1, 1).uniform_(0.8, 1.25, generator=generator)
     sigma = torch.empty(n, 1, 1, 1).uniform_(0, 0.05, generator=generator)
     signal = ((images + 1) / 2 * gain).clamp(0, 1) ** gamma

@@ -129,7 +129,7 @@ class _HeldOut:
 
 
 def _held_out(fold: FinishedFold) -> _HeldOut:
-    """Held-out patches, synthetic ones on their masks, and how well the autoencoder returns them."""
+    """Held-out patches, synthetic ones on their masks, and how well they are reconstructed."""
     generator = LatentGenerator.load(fold.paths.generator)
     card = generator.card
     assert card.normaliser is not None  # the autoencoder always records one

@@ -7,7 +7,6 @@ from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
 
-
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
 from neonet3d.cohort.phantom.patient import PhantomCase, simulate_patient
