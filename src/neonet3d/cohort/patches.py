@@ -24,6 +24,7 @@ from neonet3d.types import Shape, Triple
 
 GRID_MULTIPLE = 8  # 4x in the autoencoder, 2x in the U-Net
 NO_OUTCOME = -1
+LARGEST_EXTENT = 1.5  # of a volume, in extents of the grid; what is larger is a whole scan
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,16 @@ def fit_patches(cohort: Cohort, *, shortest: int = 1) -> tuple[Grid, IntensityNo
 
 
 def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) -> Patches:
-    """Read every case onto the grid, centred, normalised."""
+    """Read every case onto the grid, centred, normalised.
+
+    Raises:
+        InputError: a whole scan, of which the grid would show the middle and not the tumour.
+    """
     with_masks = all(case.mask_path is not None for case in cohort)
     images, maps = [], []
     for case in cohort:
         image, mask = case.read()
+        _refuse_whole_scan(image, grid, name=case.name)
         data = normaliser.apply(image.data, None if mask is None else mask.data, name=case.name)
         window = Window.centred(image, grid)
         # Interpolate 1 + normalised, so that padding (0) means "no signal" (-1).
@@ -145,3 +151,13 @@ def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) ->
         synthetic=torch.tensor([case.synthetic for case in cohort]),
         spacing_mm=grid.spacing_mm,
     )
+
+
+def _refuse_whole_scan(image: Volume, grid: Grid, *, name: str) -> None:
+    extent = np.array(image.shape) * np.array(image.spacing_mm)
+    if (extent > LARGEST_EXTENT * grid.extent_mm).any():
+        scan, patch = ("x".join(f"{mm:.0f}" for mm in size) for size in (extent, grid.extent_mm))
+        raise InputError(
+            f"{name} is {scan} mm large but a patch here is {patch} mm, so it is a whole scan. "
+            "Crop it to the tumour first with 'neonet3d crop'."
+        )

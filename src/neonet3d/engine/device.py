@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Literal
 
@@ -43,6 +44,7 @@ def fabric() -> Fabric:
 
     On the CPU the algorithms are deterministic, so that equal input gives equal bytes.
     """
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
     made = Fabric(accelerator="auto", devices=1, precision=best_precision())
     made.launch()
     if made.device.type == "cpu":

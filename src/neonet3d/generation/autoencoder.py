@@ -9,8 +9,7 @@
 
 The linear paths start as the principal components of the training fold's wavelet coefficients, in
 closed form, and the deep paths start at zero: training begins at the best linear code instead of at
-noise. On 40 phantom patches that is 27.7 dB before the first step, where 200 steps from a random
-start gave 22.3.
+noise, which a few hundred steps from a random start do not reach.
 
 The latent is standardised per channel over the training fold; mean and deviation are buffers of
 the model and travel with its weights (field notes 3.1). Architecture and sizes are our choice; the

@@ -30,7 +30,6 @@ from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
 from neonet3d.types import Advance, no_advance
 
-
 READ_REAL_CASES = 20  # real patches that set the gate's threshold
 
 

@@ -4,10 +4,12 @@ With cosine coefficients z_f of variance S_f, independent of each other, the rec
 
     E[e - z | x_t] = (t - (1 - t) S_f) / ((1 - t)^2 S_f + t^2)  x_f
 
-coefficient by coefficient (the Wiener filter). The flow U-Net adds to this closed form instead of learning it: the samples of
-an untrained network already have the power spectrum of the training latents, smooth where those
-are smooth. S is measured on the training fold. For S = 1 it is the preconditioning of Karras et al.
-2022 (arXiv 2206.00364) carried over to the rectified path. The extension to a spectrum is ours.
+coefficient by coefficient (the Wiener filter). The flow U-Net adds to this closed form instead of
+learning it: the samples of an untrained network already have the power spectrum of the training
+latents, smooth where those are smooth. S is measured on the training fold.
+
+For S = 1 it is the preconditioning of Karras et al. 2022 (arXiv 2206.00364) carried over to the
+rectified path; the extension to a spectrum is ours.
 """
 
 from __future__ import annotations

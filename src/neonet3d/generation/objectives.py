@@ -1,8 +1,8 @@
 """What the flow U-Net and the ControlNet minimise: the squared error of the velocity.
 
 Channels weigh as much as they move the image. Unweighted, a dozen standardised channels count
-alike, and most of the gradient goes into detail channels that are nearly noise: after 400 steps on
-40 patches the samples were blocks. The weights are our choice.
+alike, and most of the gradient goes into detail channels that are nearly noise. The weights are our
+choice.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ControlObjective(nn.Module):
         return (weight * error).sum() / weight.sum()
 
     def voxel_weight(self, label_map: LabelBatch) -> Float[Tensor, "b x y z"]:
-        """1, plus the extra weight of a class other than liver where it touches the latent voxel."""
+        """1, plus the extra weight of a class other than liver where it touches the voxel."""
         touched = F.max_pool3d(one_hot(label_map, self.controlnet.n_classes), DOWNSAMPLING)
         return 1 + (touched * self.extra_weight.view(-1, 1, 1, 1)).amax(1)
 

@@ -37,7 +37,7 @@ class ResidualTexture(nn.Module):
 
         Both are robust (median absolute deviation; residuals clipped at three deviations): at
         organ borders the residual is an error of the decoder and not noise, and counted in full it
-        made noise in the liver 1.4 times too strong.
+        makes the noise in the liver too strong.
         """
         flat = residuals.flatten(1)
         middle = flat.median(1, keepdim=True).values

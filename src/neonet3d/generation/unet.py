@@ -100,7 +100,7 @@ class FlowUNet(nn.Module):
         label: Int[Tensor, " b"],
         control: EncoderStates | None = None,
     ) -> LatentBatch:
-        """Velocity at (x, t); ``label`` is 0, 1 or ``NULL_LABEL``, ``control`` from a ControlNet."""
+        """Velocity at (x, t); ``label`` is 0, 1 or ``NULL_LABEL``, ``control`` a ControlNet's."""
         condition = self.encoder.embed(t, label)
         scale = path_scale(t)
         states = self.encoder(x / scale, condition)
