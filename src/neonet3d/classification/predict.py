@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ class Classifier:
                 the middle of the liver.
 
         Raises:
-            InputError: other classes, whole scans, or a case without a tumour.
+            InputError: other classes, whole scans, a case without a tumour, or without a mask where
+                the classifier was trained on masks.
         """
         self.card.refuse_other_classes(cohort.schema)
         assert self.card.normaliser is not None  # every classifier records one
@@ -74,6 +76,10 @@ class Classifier:
 
     def _predict_patten(self, model: FrozenClassifier, patches: Patches) -> Float[Tensor, " n"]:
         here, settings = fabric(), ClassifierConfig.model_validate(self.card.config)
+        if self.card.parts["regions"] == ["whole"]:  # trained without masks: none are looked at
+            patches = replace(patches, label_maps=None)
+        else:
+            patches.required_label_maps()
         orientations = encodings_of(self.card.grid, settings.encodings, seed=self.card.seed)
         features = encode_patches(
             model.encoder, patches, self.card.schema_, orientations, shell_mm=settings.shell_mm

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 from typer.exceptions import TyperException
 
 from neonet3d.errors import InputError, RunError
+
+INTERRUPTED = 130  # as shells do: 128 + SIGINT
 
 
 def main() -> None:
@@ -15,22 +18,30 @@ def main() -> None:
     from neonet3d.cli.app import app
 
     try:
-        app(standalone_mode=False)
+        # None from a command that went through; Typer turns Exit and Ctrl-C into their status.
+        status: int | None = app(standalone_mode=False)
     except TyperException as error:
-        _fail(f"{error.format_message().rstrip('.')}. '--help' lists what there is.", 2)
+        message = error.format_message().rstrip(".")
+        if not message:  # a group without a command: its help is printed already
+            sys.exit(2)
+        end = "" if message.endswith("?") else "."
+        _fail(f"{message}{end} '--help' lists what there is.", 2)
     except InputError as error:
         _fail(str(error), 2)
     except RunError as error:
         _fail(str(error), 1)
     except KeyboardInterrupt:
-        _fail("Stopped. What is done is kept; the same command goes on from there.", 130)
+        status = INTERRUPTED
     except OSError as error:
         if error.errno is None:
             raise
         _fail(f"{error.strerror}: {error.filename}. What is done is kept.", 1)
+    if status == INTERRUPTED:
+        _fail("Stopped. What is done is kept; the same command goes on from there.", INTERRUPTED)
+    sys.exit(status or 0)
 
 
-def _fail(sentence: str, status: int) -> None:
+def _fail(sentence: str, status: int) -> NoReturn:
     print(f"neonet3d: {sentence}", file=sys.stderr, flush=True)
     # After Ctrl-C, worker threads of numerical libraries may hang a normal exit.
     os._exit(status)

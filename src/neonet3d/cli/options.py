@@ -85,9 +85,10 @@ def show(result: Mapping[str, object], *, as_json: bool, sentence: str) -> None:
 def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """A table on stdout."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*columns, box=None, pad_edge=False)
+    # Folded, since a path that ends in an ellipsis is of no use.
+    table = Table(*(Column(c, overflow="fold") for c in columns), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console(highlight=False, markup=False).print(table)

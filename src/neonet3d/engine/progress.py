@@ -54,7 +54,7 @@ def progress(description: str, total: int, *, completed: int = 0) -> Iterator[Ad
         yield advance
     finally:
         _bars.remove_task(task)
-        if outermost:
+        if outermost and console.is_terminal:
             _bars.stop()
     elapsed = time.monotonic() - started
     if elapsed > 2 or outermost:

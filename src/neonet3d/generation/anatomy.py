@@ -6,8 +6,8 @@ mu is a ridge regression of the latent on the label map around each latent voxel
 spread of what is left, in each kind of place (dominant class, pure or mixed). The flow then starts
 from an image that already has its organs where the mask has them, and generates the residual, as in
 corrective diffusion (CorrDiff, Mardani et al. 2023, arXiv 2309.15214; there the mean is a trained
-network). It takes seconds to fit; ``model.json`` says how much of each channel it explains. Using it
-in a mask-conditioned generator is our choice.
+network). It takes seconds to fit; ``model.json`` says how much of each channel it explains. Using
+it in a mask-conditioned generator is our choice.
 """
 
 from __future__ import annotations

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from neonet3d.generation.anatomy import AnatomyPrior
+from neonet3d.generation.controlnet import one_hot
+
+K = 3
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def blobs(n: int) -> torch.Tensor:
+    """Smooth label maps of three classes, 16x16x16 voxels."""
+    noise = torch.randn(n, K, 20, 20, 20, generator=generator(0))
+    return F.avg_pool3d(noise, 5, stride=1).argmax(1).byte()
+
+
+def pure(n: int) -> torch.Tensor:
+    """Label maps in which every latent voxel is filled by one class."""
+    classes = torch.randint(K, (n, 8, 8, 8), generator=generator(1), dtype=torch.uint8)
+    for axis in (1, 2, 3):
+        classes = classes.repeat_interleave(4, dim=axis)
+    return classes
+
+
+def test_recovers_a_latent_that_is_linear_in_the_fractions() -> None:
+    maps = blobs(24)
+    fractions = F.avg_pool3d(one_hot(maps, K), 4)
+    weight = torch.tensor([[2.0, -1.0], [0.5, 3.0], [-2.0, 1.0]])  # 3 channels of 2 classes
+    z = torch.einsum("ck,bkxyz->bcxyz", weight, fractions) + 0.7
+    prior = AnatomyPrior(K, 3)
+    explained = prior.fit(z, maps)
+    assert explained.shape == (3,)
+    assert float(explained.min()) > 0.995
+    assert float((prior.mean(maps) - z).abs().mean()) < 0.05
+    held_out = blobs(26)[24:]
+    expected = torch.einsum("ck,bkxyz->bcxyz", weight, F.avg_pool3d(one_hot(held_out, K), 4)) + 0.7
+    assert float((prior.mean(held_out) - expected).abs().mean()) < 0.08
+
+
+def test_a_latent_of_noise_is_not_explained() -> None:
+    maps = pure(24)
+    z = torch.randn(24, 2, 8, 8, 8, generator=generator(2))
+    prior = AnatomyPrior(K, 2)
+    assert float(prior.fit(z, maps).abs().max()) < 0.05
+    assert float(prior.mean(maps).abs().mean()) < 0.1
+
+
+def test_residual_and_restore_are_inverse() -> None:
+    maps = blobs(8)
+    z = torch.randn(8, 3, 4, 4, 4, generator=generator(3))
+    prior = AnatomyPrior(K, 3)
+    prior.fit(z, maps)
+    torch.testing.assert_close(prior.restore(prior.residual(z, maps), maps), z)
+    torch.testing.assert_close(prior.restore(torch.zeros_like(z), maps), prior.mean(maps))
+
+
+def test_spread_is_measured_place_by_place() -> None:
+    maps = pure(32)
+    dominant = maps[:, ::4, ::4, ::4].long()
+    sigma = torch.tensor([0.2, 1.0, 3.0])[dominant][:, None]
+    centre = torch.tensor([-1.0, 0.0, 2.0])[dominant][:, None]
+    z = centre + sigma * torch.randn(32, 1, 8, 8, 8, generator=generator(4))
+    prior = AnatomyPrior(K, 1)
+    prior.fit(z, maps)
+    assert prior.spread[K:, 0].tolist() == pytest.approx([0.2, 1.0, 3.0], rel=0.08)
+    # No latent voxel is mixed: those places get the overall spread.
+    overall = float((z - prior.mean(maps)).square().mean().sqrt())
+    assert prior.spread[:K, 0].tolist() == pytest.approx([overall] * K, rel=1e-3)
+    residual = prior.residual(z, maps)
+    for k in range(K):
+        assert float(residual[:, 0][dominant == k].std()) == pytest.approx(1, abs=0.08)
+
+
+def test_mixed_voxels_have_their_own_spread() -> None:
+    maps = pure(1)
+    prior = AnatomyPrior(K, 1)
+    prior.spread.copy_(torch.arange(2.0 * K)[:, None])
+    maps[:] = 1
+    assert prior.deviation(maps).unique().tolist() == [K + 1]
+    maps[0, :2, :4, :4] = 2  # half of one latent voxel: liver still dominates (the first of two)
+    assert float(prior.deviation(maps)[0, 0, 0, 0, 0]) == 1
+
+
+def test_more_patches_than_are_needed_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neonet3d.generation.anatomy.FIT_PATCHES", 4)
+    maps, z = blobs(8), torch.randn(8, 1, 4, 4, 4, generator=generator(5))
+    thinned, every_second = AnatomyPrior(K, 1), AnatomyPrior(K, 1)
+    thinned.fit(z, maps)
+    every_second.fit(z[::2], maps[::2])
+    assert torch.equal(thinned.weight, every_second.weight)

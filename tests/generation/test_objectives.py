@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from neonet3d.config import LoopConfig, UNetConfig
+from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.objectives import ControlObjective, FlowObjective, hide_labels
+from neonet3d.generation.unet import NULL_LABEL, FlowUNet
+from neonet3d.types import LabelSchema
+
+LOOP = LoopConfig(steps=1, batch_size=1, learning_rate=1e-3, weight_decay=0, ema_decay=0)
+CONFIG = UNetConfig(channels=(8, 16), dropout=0.3, null_label_fraction=0.1, loop=LOOP)
+SCHEMA = LabelSchema(("background", "liver", "portal_vein", "tumour"))
+C, LATENT = 3, (4, 4, 2)
+
+
+@pytest.fixture
+def objective() -> ControlObjective:
+    torch.manual_seed(0)
+    unet = FlowUNet(C, LATENT, CONFIG)
+    nn.init.normal_(unet.head[2].weight, std=0.1)  # an untrained head passes no gradient on
+    return ControlObjective(unet, ControlNet(unet, len(SCHEMA)), torch.ones(C), SCHEMA, 5.0, 0.1)
+
+
+def batch(n: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    shape = [4 * size for size in LATENT]
+    return (
+        torch.randn(n, C, *LATENT, generator=generator),
+        torch.tensor([0, 1] * (n // 2)),
+        torch.randint(len(SCHEMA), (n, *shape), generator=generator, dtype=torch.uint8),
+    )
+
+
+def test_the_unet_stays_bit_for_bit_while_the_controlnet_learns(
+    objective: ControlObjective,
+) -> None:
+    unet = {name: value.clone() for name, value in objective.unet.state_dict().items()}
+    control = {name: p.clone() for name, p in objective.controlnet.named_parameters()}
+    objective.train()
+    assert not objective.unet.training  # its dropout is off
+    assert objective.controlnet.training
+    optimizer = torch.optim.AdamW(
+        [p for p in objective.parameters() if p.requires_grad], lr=0.01, weight_decay=0.1
+    )
+    for _ in range(3):
+        optimizer.zero_grad()
+        objective(*batch()).backward()
+        optimizer.step()
+    objective.eval()
+    assert all(torch.equal(value, unet[n]) for n, value in objective.unet.state_dict().items())
+    assert all(p.grad is None for p in objective.unet.parameters())
+    moved = {n for n, p in objective.controlnet.named_parameters() if not torch.equal(p, control[n])}
+    assert {"out_fine.weight", "out_coarse.weight", "out_middle.weight", "hint.0.weight"} <= moved
+
+
+def test_hidden_labels() -> None:
+    label = torch.tensor([0, 1, -1, 1])
+    assert hide_labels(label, 0.0).tolist() == [0, 1, NULL_LABEL, 1]
+    assert hide_labels(label, 1.0).tolist() == [NULL_LABEL] * 4
+    torch.manual_seed(0)
+    many = hide_labels(torch.ones(10_000, dtype=torch.long), 0.3)
+    assert float((many == NULL_LABEL).float().mean()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_small_structures_weigh_more_where_they_touch(objective: ControlObjective) -> None:
+    maps = torch.ones(1, 16, 16, 8, dtype=torch.uint8)
+    maps[0, 0, 0, 0] = SCHEMA.value("tumour")
+    maps[0, 5, 15, 7] = SCHEMA.value("portal_vein")
+    maps[0, 8:12, :4, :4] = 0
+    weight = objective.voxel_weight(maps)
+    expected = torch.ones(1, *LATENT)
+    expected[0, 0, 0, 0] = expected[0, 1, 3, 1] = 5
+    assert torch.equal(weight, expected)
+
+
+class Known(nn.Module):
+    """The velocity when every latent is 0.5: (x_t - z) / t."""
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return (x - 0.5) / t.view(-1, 1, 1, 1, 1)
+
+
+class Still(nn.Module):
+    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def test_the_true_velocity_has_no_loss() -> None:
+    objective = FlowObjective(Known(), torch.ones(C), 0.1)  # type: ignore[arg-type]
+    z, label, _ = batch(8)
+    assert float(objective(torch.full_like(z, 0.5), label)) < 1e-6
+
+
+def test_the_loss_of_rest_is_the_energy_of_the_target() -> None:
+    """E |e - z|^2 = 1 + z^2, and each channel counts by its gain."""
+    z = torch.zeros(64, 2, 4, 4, 4)
+    z[:, 1] = 2
+    label = torch.zeros(64, dtype=torch.long)
+    for gain, expected in (((1.0, 1.0), 3.0), ((2.0, 0.0), 1.0), ((0.0, 2.0), 5.0)):
+        torch.manual_seed(0)
+        objective = FlowObjective(Still(), torch.tensor(gain), 0.1)  # type: ignore[arg-type]
+        assert float(objective(z, label)) == pytest.approx(expected, rel=0.05)
+
+
+def test_at_first_both_objectives_agree(objective: ControlObjective) -> None:
+    """The ControlNet begins silent, and without small structures no voxel weighs more."""
+    z, label, maps = batch()
+    flow = FlowObjective(objective.unet, torch.ones(C), 0.1)
+    objective.eval()
+    torch.manual_seed(3)
+    plain = float(flow(z, label))
+    torch.manual_seed(3)
+    assert float(objective(z, label, torch.ones_like(maps))) == pytest.approx(plain, rel=1e-5)

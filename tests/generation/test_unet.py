@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from neonet3d.config import LoopConfig, UNetConfig
+from neonet3d.generation.unet import NULL_LABEL, EncoderStates, FlowUNet, path_scale
+
+LOOP = LoopConfig(steps=1, batch_size=1, learning_rate=1e-3, weight_decay=0, ema_decay=0)
+CONFIG = UNetConfig(channels=(8, 16), dropout=0.3, null_label_fraction=0.1, loop=LOOP)
+T = torch.tensor([0.1, 0.8])
+LABEL = torch.tensor([0, 1])
+
+
+@pytest.fixture
+def unet() -> FlowUNet:
+    torch.manual_seed(0)
+    made = FlowUNet(4, (6, 4, 4), CONFIG)
+    made.gaussian.variance.uniform_(0.1, 3)
+    return made.eval()
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.randn(2, 4, 6, 4, 4, generator=torch.Generator().manual_seed(1))
+
+
+def shake(unet: FlowUNet) -> None:
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def test_begins_as_the_gaussian_closed_form(unet: FlowUNet, x: torch.Tensor) -> None:
+    assert torch.equal(unet(x, T, LABEL), unet.gaussian(x, T))
+
+
+def test_path_scale_is_the_deviation_of_the_path() -> None:
+    torch.testing.assert_close(path_scale(torch.tensor([0.0, 0.5, 1.0])).flatten() ** 2,
+                               torch.tensor([1.0, 0.5, 1.0]))
+    z, e = torch.randn(2, 50_000, generator=torch.Generator().manual_seed(0))
+    t = torch.tensor([0.3])
+    assert float((0.7 * z + 0.3 * e).std()) == pytest.approx(float(path_scale(t)), rel=0.02)
+
+
+def test_time_and_label_matter(unet: FlowUNet, x: torch.Tensor) -> None:
+    shake(unet)
+    same = x[:1].expand(3, -1, -1, -1, -1)
+    times = torch.full((3,), 0.4)
+    velocity = unet(same, times, torch.tensor([0, 1, NULL_LABEL]))
+    assert velocity.shape == same.shape
+    assert len({tuple(v.flatten().tolist()) for v in velocity}) == 3
+    network = unet(same, times, LABEL.repeat(2)[:3]) - unet.gaussian(same, times)
+    later = unet(same, times + 0.2, LABEL.repeat(2)[:3]) - unet.gaussian(same, times + 0.2)
+    assert not torch.allclose(network * path_scale(times), later * path_scale(times + 0.2))
+
+
+def test_cases_of_a_batch_do_not_mix(unet: FlowUNet, x: torch.Tensor) -> None:
+    shake(unet)
+    alone = torch.cat([unet(x[i : i + 1], T[i : i + 1], LABEL[i : i + 1]) for i in range(2)])
+    torch.testing.assert_close(unet(x, T, LABEL), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_control_is_added_to_every_state(unet: FlowUNet, x: torch.Tensor) -> None:
+    shake(unet)
+    states = unet.encoder(x, unet.encoder.embed(T, LABEL))
+    assert states.fine.shape == (2, 8, 6, 4, 4)
+    assert states.coarse.shape == states.middle.shape == (2, 16, 3, 2, 2)
+    plain = unet(x, T, LABEL)
+    zeros = [torch.zeros_like(s) for s in (states.fine, states.coarse, states.middle)]
+    assert torch.equal(unet(x, T, LABEL, EncoderStates(*zeros)), plain)
+    for place in range(3):
+        parts = [z + (i == place) for i, z in enumerate(zeros)]
+        assert not torch.allclose(unet(x, T, LABEL, EncoderStates(*parts)), plain)
