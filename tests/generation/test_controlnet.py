@@ -56,7 +56,12 @@ def test_space_to_depth_moves_each_voxel_to_its_block() -> None:
 
 def test_one_hot_leaves_out_the_background() -> None:
     maps = torch.tensor([0, 1, 2, 3], dtype=torch.uint8).view(1, 4, 1, 1)
-    assert one_hot(maps, 4)[0, :, :, 0, 0].T.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert one_hot(maps, 4)[0, :, :, 0, 0].T.tolist() == [
+        [0, 0, 0],
+        [1, 0, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+    ]
 
 
 def test_begins_as_the_unet_bit_for_bit(

@@ -49,10 +49,11 @@ def test_the_unet_stays_bit_for_bit_while_the_controlnet_learns(
         optimizer.zero_grad()
         objective(*batch()).backward()
         optimizer.step()
-    objective.eval()
     assert all(torch.equal(value, unet[n]) for n, value in objective.unet.state_dict().items())
     assert all(p.grad is None for p in objective.unet.parameters())
-    moved = {n for n, p in objective.controlnet.named_parameters() if not torch.equal(p, control[n])}
+    moved = {
+        n for n, p in objective.controlnet.named_parameters() if not torch.equal(p, control[n])
+    }
     assert {"out_fine.weight", "out_coarse.weight", "out_middle.weight", "hint.0.weight"} <= moved
 
 
@@ -105,6 +106,7 @@ def test_the_loss_of_rest_is_the_energy_of_the_target() -> None:
         assert float(objective(z, label)) == pytest.approx(expected, rel=0.05)
 
 
+@torch.no_grad()
 def test_at_first_both_objectives_agree(objective: ControlObjective) -> None:
     """The ControlNet begins silent, and without small structures no voxel weighs more."""
     z, label, maps = batch()

@@ -37,8 +37,9 @@ def test_begins_as_the_gaussian_closed_form(unet: FlowUNet, x: torch.Tensor) -> 
 
 
 def test_path_scale_is_the_deviation_of_the_path() -> None:
-    torch.testing.assert_close(path_scale(torch.tensor([0.0, 0.5, 1.0])).flatten() ** 2,
-                               torch.tensor([1.0, 0.5, 1.0]))
+    torch.testing.assert_close(
+        path_scale(torch.tensor([0.0, 0.5, 1.0])).flatten() ** 2, torch.tensor([1.0, 0.5, 1.0])
+    )
     z, e = torch.randn(2, 50_000, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([0.3])
     assert float((0.7 * z + 0.3 * e).std()) == pytest.approx(float(path_scale(t)), rel=0.02)

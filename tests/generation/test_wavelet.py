@@ -47,7 +47,9 @@ def test_two_levels_mix_blocks_of_64_voxels() -> None:
     x[..., 4:, :4, :4] = field(4, 4, 4)
     y = haar(haar(x))
     assert y.shape == (1, 64, 2, 2, 2)
-    assert float(y[0, :, 1, 0, 0].square().sum()) == pytest.approx(float(x.square().sum()), rel=1e-5)
+    assert float(y[0, :, 1, 0, 0].square().sum()) == pytest.approx(
+        float(x.square().sum()), rel=1e-5
+    )
     assert float(y.square().sum()) == pytest.approx(float(x.square().sum()), rel=1e-5)
 
 

@@ -10,6 +10,10 @@ import pytest
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import Config, load_config
+from neonet3d.engine.run import RunFolder
+from neonet3d.report.html import write_report
+from neonet3d.study.pni import run_pni_study
+from neonet3d.study.results import StudyResults
 from neonet3d.types import LabelSchema
 
 SCHEMA = LabelSchema(("background", "liver", "portal_vein", "hepatic_vein", "tumour"))
@@ -86,3 +90,15 @@ def tiny() -> Config:
 @pytest.fixture(scope="session")
 def tiny_overrides() -> tuple[str, ...]:
     return TINY
+
+
+@pytest.fixture(scope="session")
+def finished(
+    scans: Cohort, tiny: Config, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, StudyResults]:
+    """A complete run of the study with its report; tests must leave it as it is."""
+    path = tmp_path_factory.mktemp("run") / "run"
+    with RunFolder.open(path, tiny, command="neonet3d study pni") as run:
+        results = run_pni_study(scans, run, title="Spheres")
+        write_report(path)
+    return path, results

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from neonet3d.generation.controlnet import one_hot
 
+NORM_GROUPS = 8
+
 
 class ResNetBaseline(nn.Module):
     """Logit of the outcome from (b, 1, x, y, z) in [-1, 1] and the label map, end to end.
@@ -28,8 +30,8 @@ class ResNetBaseline(nn.Module):
             widen_factor=width,
             conv1_t_size=3,
             conv1_t_stride=2,  # patches are small: MONAI's 7x7x7 at full resolution costs 10 times
-            norm=("group", {"num_groups": 8}),  # no running statistics, any batch and patch size
         )
+        _norm_by_groups(self.network)
         self.register_buffer("prior_logit", torch.zeros(()))
 
     def forward(
@@ -47,3 +49,15 @@ class ResNetBaseline(nn.Module):
     def probability(self, logit: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Training draws classes 1:1; the log odds of the training prevalence are added back."""
         return torch.sigmoid(logit + self.prior_logit)
+
+
+def _norm_by_groups(module: nn.Module) -> None:
+    """Group norms for batch norms: no running statistics, any batch and patch size.
+
+    MONAI's argument ``norm`` reaches the stem alone; the blocks keep their batch norms.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm3d):
+            setattr(module, name, nn.GroupNorm(NORM_GROUPS, child.num_features))
+        else:
+            _norm_by_groups(child)

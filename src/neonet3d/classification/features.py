@@ -76,27 +76,31 @@ def encode_patches(
     regions = batch_region_maps(
         patches.label_maps, schema, patches.shape, spacing_mm=patches.spacing_mm, shell_mm=shell_mm
     )
-    fine, coarse, fine_regions, coarse_regions = [], [], [], []
+    fine: list[Tensor] = []
+    coarse: list[Tensor] = []
     for orientation in orientations:
         images = orientation.apply(patches.images)
-        levels = []
         for part in images.split(ENCODE_BATCH):
             with here.autocast():
                 maps = encoder.maps(here.to_device(part)[:, None])
-            levels.append(
-                (
-                    torch.cat([maps.haar, maps.fine.float()], dim=1).bfloat16().cpu(),
-                    torch.cat([maps.coarse.float(), maps.latent], dim=1).bfloat16().cpu(),
-                )
-            )
-        fine.append(torch.cat([level[0] for level in levels]))
-        coarse.append(torch.cat([level[1] for level in levels]))
-        turned = orientation.apply(regions)
-        fine_regions.append(shrink(turned, 2))
-        coarse_regions.append(shrink(turned, 4))
+            fine.append(torch.cat([maps.haar, maps.fine.float()], dim=1).bfloat16().cpu())
+            coarse.append(torch.cat([maps.coarse.float(), maps.latent], dim=1).bfloat16().cpu())
+    turned = [orientation.apply(regions) for orientation in orientations]
+    encodings = (len(orientations), len(patches))
     return FrozenFeatures(
-        torch.stack(fine),
-        torch.stack(coarse),
-        torch.stack(fine_regions),
-        torch.stack(coarse_regions),
+        _joined(fine).unflatten(0, encodings),
+        _joined(coarse).unflatten(0, encodings),
+        torch.stack([shrink(maps, 2) for maps in turned]),
+        torch.stack([shrink(maps, 4) for maps in turned]),
     )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """``torch.cat`` that lets go of each part as it is copied: they are most of the memory."""
+    whole = parts[0].new_empty(sum(len(part) for part in parts), *parts[0].shape[1:])
+    row = 0
+    while parts:
+        part = parts.pop(0)
+        whole[row : row + len(part)] = part
+        row += len(part)
+    return whole

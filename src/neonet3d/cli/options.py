@@ -91,7 +91,10 @@ def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None
     table = Table(*(Column(c, overflow="fold") for c in columns), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    Console(highlight=False, markup=False).print(table)
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 160  # a file or a pipe has no width to fit into
+    console.print(table)
 
 
 def interval_text(interval: Interval, digits: int = 3) -> str:

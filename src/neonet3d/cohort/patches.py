@@ -61,13 +61,13 @@ class Patches:
             )
         return self.label_maps
 
-    def oriented(self, orientation: Orientation) -> Patches:
-        """All cases flipped and swapped alike."""
+    def moved(self, shift: Shift) -> Patches:
+        """All cases shifted alike, masks with them."""
         maps = self.label_maps
         return replace(
             self,
-            images=orientation.apply(self.images),
-            label_maps=None if maps is None else orientation.apply(maps),
+            images=shift.apply(self.images),
+            label_maps=None if maps is None else shift.apply(maps),
         )
 
 
@@ -85,6 +85,27 @@ class Orientation:
         return x.transpose(-3, -2).contiguous() if self.swap_xy else x
 
 
+@dataclass(frozen=True)
+class Shift:
+    """A move by whole voxels; what comes in at a border repeats it."""
+
+    voxels: tuple[int, int, int]
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Shift the last three axes."""
+        for axis, by in zip((-3, -2, -1), self.voxels, strict=True):
+            n = x.shape[axis]
+            x = x.index_select(axis, (torch.arange(n) + by).clamp(0, n - 1))
+        return x
+
+
+def draw_shifts(n: int, largest: int, *, seed: int) -> list[Shift]:
+    """No shift, and n - 1 others of up to ``largest`` voxels along each axis."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(-largest, largest + 1, (n - 1, 3), generator=generator).tolist()
+    return [Shift((0, 0, 0)), *(Shift((x, y, z)) for x, y, z in drawn)]
+
+
 def orientations_of(grid: Grid) -> list[Orientation]:
     """The 8 flips, and 16 with the swap of x and y where both axes are alike."""
     alike = grid.shape[0] == grid.shape[1] and np.isclose(grid.spacing_mm[0], grid.spacing_mm[1])
@@ -96,15 +117,15 @@ def orientations_of(grid: Grid) -> list[Orientation]:
 
 
 def choose_grid(volumes: Sequence[Volume]) -> Grid:
-    """The grid of a training cohort: median spacing, the 90th percentile of the extents.
+    """The grid of a training cohort: median spacing, median extent.
 
-    Sizes are rounded up to a multiple of 8. Crops of one size give exactly their own grid; what is
+    Sizes are rounded to a multiple of 8. Crops of one size give exactly their own grid; what is
     larger loses its border, what is smaller is padded.
     """
     spacing = np.median([volume.spacing_mm for volume in volumes], axis=0)
     extent = np.array([np.array(v.shape) * np.array(v.spacing_mm) for v in volumes])
-    voxels = np.percentile(extent, 90, axis=0) / spacing
-    x, y, z = (np.ceil(np.round(voxels, 3) / GRID_MULTIPLE) * GRID_MULTIPLE).astype(int).tolist()
+    eighths = np.maximum(np.round(np.median(extent, axis=0) / spacing / GRID_MULTIPLE), 1)
+    x, y, z = (eighths * GRID_MULTIPLE).astype(int).tolist()
     sx, sy, sz = (float(s) for s in spacing)
     return Grid((x, y, z), (sx, sy, sz))
 

@@ -196,19 +196,27 @@ def load_weights(folder: Path, model: nn.Module, card: ArtefactCard) -> None:
     """Fill ``model`` from the folder; the bytes must be those that the card names.
 
     Raises:
-        InputError: damaged or foreign weights.
+        InputError: missing, damaged or foreign weights.
     """
-    payload = (folder / "model.safetensors").read_bytes()
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no model.safetensors. Copy the whole folder again.")
+    payload = path.read_bytes()
     if hashlib.sha256(payload).hexdigest() != card.weights_sha256:
         raise InputError(
-            f"{folder / 'model.safetensors'} is not the file that model.json was written with. "
-            "Copy the whole folder again."
+            f"{path} is not the file that model.json was written with. Copy the whole folder again."
         )
     try:
         state = safetensors.torch.load(payload)
     except safetensors.SafetensorError as error:
-        raise InputError(f"{folder / 'model.safetensors'} cannot be read ({error}).") from error
-    model.load_state_dict(state, strict=True)
+        raise InputError(f"{path} cannot be read ({error}).") from error
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"The weights in {path} do not fit the {card.kind} that model.json describes. "
+            "Copy the whole folder again, or train the model again."
+        ) from error
 
 
 def save_training_state(path: Path, tensors: Mapping[str, torch.Tensor], step: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging
 from functools import cache
 from typing import Literal
 
@@ -46,8 +45,6 @@ def fabric() -> Fabric:
     On the CPU the algorithms are deterministic, so that equal input gives equal bytes.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
-    # It says its precision on stderr, where a command writes one sentence or nothing.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     made = Fabric(accelerator="auto", devices=1, precision=best_precision())
     made.launch()
     if made.device.type == "cpu":

@@ -2,12 +2,13 @@
 
     z = mu(m) + sigma(m) r        with m the label map and r what the flow has to generate
 
-mu is a ridge regression of the latent on the label map around each latent voxel; sigma is the
-spread of what is left, in each kind of place (dominant class, pure or mixed). The flow then starts
-from an image that already has its organs where the mask has them, and generates the residual, as in
-corrective diffusion (CorrDiff, Mardani et al. 2023, arXiv 2309.15214; there the mean is a trained
-network). It takes seconds to fit; ``model.json`` says how much of each channel it explains. Using
-it in a mask-conditioned generator is our choice.
+mu is a ridge regression of the latent on the label map around each latent voxel, plus the mean of
+what that leaves at each place of the patch (all patches are cut alike); sigma is the spread of what
+is left then, in each kind of place (dominant class, pure or mixed). The flow starts from an image
+that already has its organs where the mask has them, and generates the residual, as in corrective
+diffusion (CorrDiff, Mardani et al. 2023, arXiv 2309.15214; there the mean is a trained network). It
+takes seconds to fit; ``model.json`` says how much of each channel it explains. Using it in a
+mask-conditioned generator is our choice.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from torch import Tensor, nn
 from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.controlnet import one_hot
 from neonet3d.generation.wavelet import haar
-from neonet3d.types import LabelBatch, LatentBatch
+from neonet3d.types import LabelBatch, LatentBatch, Shape
 
 RIDGE = 1e-3  # of the number of voxels
 PURE = 0.95  # a latent voxel filled this far by one class is pure
+PRIOR_PATCHES = 20.0  # weight of zero in the mean at a place
 PRIOR_VOXELS = 50.0  # weight of the overall spread in the spread of a rare kind of place
 FIT_BATCH = 32
 FIT_PATCHES = 256  # as many patches, evenly taken, are plenty for a few hundred coefficients
@@ -34,18 +36,20 @@ FIT_PATCHES = 256  # as many patches, evenly taken, are plenty for a few hundred
 class AnatomyPrior(nn.Module):
     """Mean and spread of a standardised latent given the label map.
 
-    Buffers: ``weight`` (features, c); ``spread`` (2k, c), standard deviation in voxels dominated by
-    class i, mixed at row i and pure at row k + i.
+    Buffers: ``weight`` (features, c); ``place_mean`` (c, x, y, z); ``spread`` (2k, c), standard
+    deviation in voxels dominated by class i, mixed at row i and pure at row k + i.
     """
 
     weight: Tensor
+    place_mean: Tensor
     spread: Tensor
 
-    def __init__(self, n_classes: int, latent_channels: int) -> None:
+    def __init__(self, n_classes: int, latent_channels: int, latent_shape: Shape) -> None:
         super().__init__()
         self.n_classes = n_classes
         n_features = 64 * (n_classes - 1) + 27 * n_classes + 1
         self.register_buffer("weight", torch.zeros(n_features, latent_channels))
+        self.register_buffer("place_mean", torch.zeros(latent_channels, *latent_shape))
         self.register_buffer("spread", torch.ones(2 * n_classes, latent_channels))
 
     @torch.no_grad()
@@ -70,6 +74,9 @@ class AnatomyPrior(nn.Module):
         gram += RIDGE * voxels * torch.eye(n_features, dtype=torch.float64)
         self.weight.copy_(torch.linalg.solve(gram, moment))
 
+        left = torch.cat([z - self.mean(maps) for z, maps in self._parts(latents, label_maps)])
+        self.place_mean.copy_(left.sum(0) / (len(left) + PRIOR_PATCHES))
+
         total = torch.zeros(len(self.spread), channels, dtype=torch.float64)
         count = torch.zeros(len(self.spread), 1, dtype=torch.float64)
         for z, maps in self._parts(latents, label_maps):
@@ -84,7 +91,7 @@ class AnatomyPrior(nn.Module):
 
     def mean(self, label_maps: LabelBatch) -> LatentBatch:
         """mu(m)."""
-        return (self._features(label_maps) @ self.weight).movedim(-1, 1)
+        return (self._features(label_maps) @ self.weight).movedim(-1, 1) + self.place_mean
 
     def deviation(self, label_maps: LabelBatch) -> LatentBatch:
         """sigma(m)."""

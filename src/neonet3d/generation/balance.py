@@ -73,6 +73,7 @@ def balance_cohort(
         training: real patches of the fold that trained generator and segmenter.
 
     Raises:
+        InputError: a generator without outcomes, or a class without a single real case.
         RunError: the gate refuses a case ``config.attempts`` times.
     """
     if generator.card.outcome is None:
@@ -99,6 +100,11 @@ def balance_cohort(
     drawn = kept = 0
     for outcome, count in ((0, wanted.negative), (1, wanted.positive)):
         sources = [case for case in training if case.outcome == outcome]
+        if count and not sources:
+            raise InputError(
+                f"{training.root} has no case with {training.outcome_name} = {outcome}, so there "
+                "is no mask to start from. Balance a fold that holds both classes."
+            )
         pending = list(range(count))
         for attempt in range(config.attempts):
             if not pending:

@@ -18,6 +18,7 @@ from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.flow import Velocity, euler, guided
 from neonet3d.generation.texture import ResidualTexture
 from neonet3d.generation.unet import NULL_LABEL, FlowUNet
+from neonet3d.types import Shape
 
 SAMPLE_BATCH = 16
 
@@ -93,6 +94,11 @@ class LatentGenerator(nn.Module):
                 f"The label maps are {tuple(label_maps.shape[1:])} voxels but the generator draws "
                 f"{self.card.shape}. Bring them onto its grid."
             )
+        unknown = labels[(labels < -1) | (labels > 1)]
+        if len(unknown):
+            raise InputError(
+                f"The generator cannot draw the label {int(unknown[0])}. Say 0, 1, or -1 for none."
+            )
         if self.card.outcome is None and bool((labels >= 0).any()):
             raise InputError("The generator was trained without outcomes; it cannot obey a label.")
         if guidance != 1 and self.card.outcome is None:
@@ -105,11 +111,8 @@ class LatentGenerator(nn.Module):
         ):
             maps = here.to_device(maps)
             wanted = here.to_device(torch.where(wanted < 0, NULL_LABEL, wanted))
-            shape = (
-                len(maps),
-                self.autoencoder.encoder.latent_mean.numel(),
-                *(n // DOWNSAMPLING for n in maps.shape[1:]),
-            )
+            channels = self.autoencoder.encoder.latent_mean.numel()
+            shape = (len(maps), channels, *latent_shape(self.card))
             noise = here.to_device(torch.randn(shape, generator=generator))
             with here.autocast():
                 residual = euler(self._velocity(maps, wanted, guidance), noise, steps)
@@ -160,7 +163,8 @@ def load_anatomy(folder: Path, parent: ArtefactCard) -> tuple[AnatomyPrior, Arte
     """The anatomy prior of this autoencoder, on the device."""
     card = read_card(folder, kind="AnatomyPrior")
     _require_parent(folder, card, "autoencoder", parent)
-    model = AnatomyPrior(len(card.classes), parent.config["latent_channels"])
+    channels = parent.config["latent_channels"]
+    model = AnatomyPrior(len(card.classes), channels, latent_shape(parent))
     load_weights(folder, model, card)
     fabric().to_device(model)
     return model.eval(), card
@@ -172,12 +176,17 @@ def load_unet(
     """A trained flow U-Net on this autoencoder and anatomy prior, frozen."""
     card = read_card(folder, kind="FlowUNet")
     _require_parent(folder, card, "anatomy", anatomy)
-    x, y, z = (n // DOWNSAMPLING for n in parent.grid.shape)
     config = UNetConfig.model_validate(card.config)
-    model = FlowUNet(parent.config["latent_channels"], (x, y, z), config)
+    model = FlowUNet(parent.config["latent_channels"], latent_shape(parent), config)
     load_weights(folder, model, card)
     fabric().to_device(model)
     return model.eval().requires_grad_(False), card
+
+
+def latent_shape(card: ArtefactCard) -> Shape:
+    """Voxels of the latent of a part's grid."""
+    x, y, z = (n // DOWNSAMPLING for n in card.grid.shape)
+    return (x, y, z)
 
 
 def _require_parent(folder: Path, card: ArtefactCard, name: str, parent: ArtefactCard) -> None:

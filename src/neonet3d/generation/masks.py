@@ -57,7 +57,8 @@ def draw_deformation(shape: Shape, spacing_mm: Triple, rng: np.random.Generator)
     moved_mm = np.einsum("ij,jxyz->ixyz", linear, position_mm)
     sigma = ELASTIC_REACH_MM / 2 / spacing
     for axis in range(3):
-        field = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="nearest")
+        # Stationary with "wrap"; repeated border voxels would make it far too strong there.
+        field = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
         moved_mm[axis] += ELASTIC_MM * field / field.std()
     coordinates = moved_mm / spacing[:, None, None, None] + centre[:, None, None, None]
     return Deformation(coordinates.astype(np.float32))

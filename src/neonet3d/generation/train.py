@@ -17,6 +17,7 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import (
     GRID_MULTIPLE,
     Patches,
+    draw_shifts,
     fit_patches,
     load_patches,
     orientations_of,
@@ -33,6 +34,7 @@ from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.generator import (
     LatentGenerator,
     build_autoencoder,
+    latent_shape,
     load_anatomy,
     load_autoencoder,
     load_unet,
@@ -41,6 +43,8 @@ from neonet3d.generation.objectives import ControlObjective, FlowObjective
 from neonet3d.generation.unet import FlowUNet
 
 ENCODE_BATCH = 16
+VIEWS = 8  # encodings of each training case, in different positions
+LARGEST_SHIFT = 2  # voxels
 INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the autoencoder trains
 
 
@@ -127,8 +131,9 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
 class FoldLatents:
     """The training fold as latents; encoded when first asked for, since a finished part needs none.
 
-    An encoder is not equivariant to flips, so augmentation comes before encoding; encoding once
-    makes the training of the flow free of the autoencoder.
+    An encoder of 4x4x4 blocks is not equivariant to moves by single voxels, so augmentation comes
+    before encoding; encoding once makes the training of the flow free of the autoencoder. There are
+    no flips: a liver has a left and a right, and few steps are better spent on one orientation.
     """
 
     fold: Fold
@@ -140,11 +145,12 @@ class FoldLatents:
 
     @cached_property
     def encoded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, label maps and labels in every orientation of the grid, on the CPU."""
+        """Latents, label maps and labels, each case in ``VIEWS`` positions, on the CPU."""
         autoencoder, card = self.model
         assert card.normaliser is not None  # train_autoencoder always sets it
         patches = load_patches(self.fold.training, card.grid, card.normaliser)
-        views: list[Patches] = [patches.oriented(o) for o in orientations_of(card.grid)]
+        shifts = draw_shifts(VIEWS, LARGEST_SHIFT, seed=card.seed)
+        views: list[Patches] = [patches.moved(shift) for shift in shifts]
         latents = torch.cat([_standardised(autoencoder, view.images) for view in views])
         label_maps = torch.cat([view.required_label_maps() for view in views])
         return latents, label_maps, torch.cat([view.outcomes for view in views])
@@ -156,7 +162,7 @@ def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
     if claim_folder(folder / "anatomy", card):
         return
     latents, label_maps, _ = data.encoded
-    prior = AnatomyPrior(len(card.classes), latents.shape[1])
+    prior = AnatomyPrior(len(card.classes), latents.shape[1], latent_shape(card))
     facts = {"explained_variance": prior.fit(latents, label_maps).tolist()}
     save_artefact(folder / "anatomy", prior, card.model_copy(update={"facts": facts}))
 
@@ -170,8 +176,8 @@ def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
         return
     latents, label_maps, labels = data.encoded
     residuals = _residuals(anatomy, latents, label_maps)
-    x, y, z = residuals.shape[2:]
-    unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], (x, y, z), config.unet))
+    shape = latent_shape(card)
+    unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], shape, config.unet))
     unet.gaussian.fit(residuals)
     _fit(
         FlowObjective(unet, autoencoder.encoder.latent_gain, config.unet.null_label_fraction),

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
+from neonet3d.classification.regions import batch_region_maps, region_names, shrink
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.geometry import Grid
+from neonet3d.cohort.patches import Orientation, Patches, fit_patches, load_patches
+from neonet3d.config import Config
+from neonet3d.engine.loop import seeded
+from neonet3d.generation.autoencoder import Encoder
+from neonet3d.generation.wavelet import haar
+
+IDENTITY = Orientation((False, False, False), False)
+FLIP_X = Orientation((True, False, False), False)
+
+
+@pytest.fixture(scope="module")
+def patches(fold: Fold) -> Patches:
+    return load_patches(fold.training, *fit_patches(fold.training))
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny: Config) -> Encoder:
+    return seeded(3, lambda: Encoder(tiny.autoencoder)).eval()
+
+
+def encode(
+    encoder: Encoder, patches: Patches, fold: Fold, orientations: list[Orientation]
+) -> FrozenFeatures:
+    return encode_patches(encoder, patches, fold.training.schema, orientations, shell_mm=8)
+
+
+def turned(patches: Patches, orientation: Orientation) -> Patches:
+    assert patches.label_maps is not None
+    return replace(
+        patches,
+        images=orientation.apply(patches.images),
+        label_maps=orientation.apply(patches.label_maps),
+    )
+
+
+@pytest.mark.parametrize(("shape", "count"), [((16, 16, 8), 16), ((24, 16, 8), 8)])
+def test_the_identity_comes_first_and_all_are_different(
+    shape: tuple[int, int, int], count: int
+) -> None:
+    grid = Grid(shape, (2.0, 2.0, 4.0))
+    for n in (1, 2, 5, count):
+        encodings = encodings_of(grid, n, seed=0)
+        assert encodings[0] == IDENTITY
+        assert len(set(encodings)) == len(encodings) == n
+    assert len(encodings_of(grid, 100, seed=0)) == count
+
+
+def test_the_seed_draws_the_encodings() -> None:
+    grid = Grid((16, 16, 8), (2.0, 2.0, 4.0))
+    drawn = [tuple(encodings_of(grid, 4, seed=seed)) for seed in range(8)]
+    assert drawn == [tuple(encodings_of(grid, 4, seed=seed)) for seed in range(8)]
+    assert len(set(drawn)) > 4
+    # More encodings keep those that were drawn before.
+    assert tuple(encodings_of(grid, 6, seed=0)[:4]) == drawn[0]
+
+
+def test_maps_and_regions_lie_on_the_same_grids(
+    encoder: Encoder, patches: Patches, fold: Fold, tiny: Config
+) -> None:
+    features = encode(encoder, patches, fold, [IDENTITY, FLIP_X])
+    c, latent = tiny.autoencoder.channels, tiny.autoencoder.latent_channels
+    n_regions = len(region_names(fold.training.schema))
+    assert (len(features), features.n_encodings) == (8, 2)
+    assert features.fine.shape == (2, 8, 8 + c, 12, 8, 4)
+    assert features.coarse.shape == (2, 8, 2 * c + latent, 6, 4, 2)
+    assert features.fine_regions.shape == (2, 8, n_regions, 12, 8, 4)
+    assert features.coarse_regions.shape == (2, 8, n_regions, 6, 4, 2)
+    assert features.fine.dtype == features.coarse.dtype == torch.bfloat16
+    torch.testing.assert_close(
+        features.fine[0, :, :8].float(),
+        haar(patches.images[:, None]),
+        rtol=1e-2,  # bfloat16
+        atol=1e-2,
+    )
+
+
+def test_augmentation_comes_before_encoding(encoder: Encoder, patches: Patches, fold: Fold) -> None:
+    """The maps of a flipped image are kept; they are not the flipped maps of the image."""
+    features = encode(encoder, patches, fold, [IDENTITY, FLIP_X])
+    of_flipped = encode(encoder, turned(patches, FLIP_X), fold, [IDENTITY])
+    assert torch.equal(features.fine[1], of_flipped.fine[0])
+    assert torch.equal(features.coarse[1], of_flipped.coarse[0])
+    for maps in (features.fine, features.coarse):
+        flipped = FLIP_X.apply(maps[0])
+        assert float((maps[1] - flipped).float().abs().mean()) > 0.01
+    # Anatomy has no sides: its regions turn with the image.
+    torch.testing.assert_close(features.fine_regions[1], FLIP_X.apply(features.fine_regions[0]))
+    torch.testing.assert_close(features.coarse_regions[1], of_flipped.coarse_regions[0])
+    regions = batch_region_maps(
+        patches.label_maps,
+        fold.training.schema,
+        patches.shape,
+        spacing_mm=patches.spacing_mm,
+        shell_mm=8,
+    )
+    torch.testing.assert_close(features.coarse_regions[0], shrink(regions, 4))
+
+
+def test_a_batch_is_float32_in_the_order_of_the_network(
+    encoder: Encoder, patches: Patches, fold: Fold
+) -> None:
+    features = encode(encoder, patches, fold, [IDENTITY, FLIP_X])
+    batch = features.batch(1, torch.tensor([5, 2, 5]))
+    assert [part.dtype for part in batch] == [torch.float32] * 4
+    assert [len(part) for part in batch] == [3] * 4
+    for part, source in zip(
+        batch,
+        (features.fine, features.coarse, features.fine_regions, features.coarse_regions),
+        strict=True,
+    ):
+        torch.testing.assert_close(part, source[1, [5, 2, 5]].float())
+
+
+def test_without_masks_one_region_serves_every_case(
+    encoder: Encoder, patches: Patches, fold: Fold
+) -> None:
+    bare = replace(patches, label_maps=None)
+    features = encode(encoder, bare, fold, [IDENTITY])
+    assert features.fine_regions.shape == (1, 1, 1, 12, 8, 4)
+    batch = features.batch(0, torch.tensor([7, 0]))
+    assert [len(part) for part in batch] == [2] * 4
+    assert bool((batch[2] == 1).all())
+
+
+def test_encoding_is_repeatable_and_leaves_the_encoder_alone(
+    encoder: Encoder, patches: Patches, fold: Fold
+) -> None:
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    first, second = (encode(encoder, patches, fold, [IDENTITY]) for _ in range(2))
+    assert torch.equal(first.coarse, second.coarse)
+    assert not first.coarse.requires_grad
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, before[name])

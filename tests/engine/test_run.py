@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from neonet3d.config import Config, load_config
+from neonet3d.engine.run import RunFolder, command_line, once, untimed
+from neonet3d.errors import InputError
+
+
+@pytest.fixture
+def config() -> Config:
+    return load_config("demo", seed=6)
+
+
+def test_the_folder_says_how_it_was_made(tmp_path: Path, config: Config) -> None:
+    with RunFolder.open(tmp_path / "run", config, command="neonet3d demo") as run:
+        run.update_manifest(cases=7)
+        with run.timed("train autoencoder"):
+            pass
+    written = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert Config.model_validate(written) == config
+    manifest = run.manifest()
+    assert (manifest["command"], manifest["cases"]) == ("neonet3d demo", 7)
+    assert {"package", "python", "torch", "device", "config_hash"} <= manifest.keys()
+    record = json.loads((run.path / "log.jsonl").read_text())
+    assert record["stage"] == "train autoencoder"
+    assert record["seconds"] >= 0
+
+
+def test_a_run_goes_on(tmp_path: Path, config: Config) -> None:
+    with RunFolder.open(tmp_path / "run", config, command="first") as run:
+        run.update_manifest(cases=7)
+        first = run.manifest()
+    other = config.model_copy(update={"seed": 7})
+    with RunFolder.open(tmp_path / "run", other, command="second") as run:
+        manifest = run.manifest()
+    assert manifest["command"] == "second"
+    assert manifest["cases"] == 7
+    assert len(manifest["starts"]) == 2  # type: ignore[arg-type]
+    assert manifest["config_hash"] != first["config_hash"]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "thesis.docx").write_text("precious")
+    with (
+        pytest.raises(InputError, match="not empty and not a run"),
+        RunFolder.open(tmp_path, config, command=""),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
+
+
+HOLD = """
+import fcntl, sys
+lock = open(sys.argv[1], "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_process_at_a_time_and_no_stale_lock(tmp_path: Path, config: Config) -> None:
+    with RunFolder.open(tmp_path / "run", config, command=""):
+        pass
+    lock = tmp_path / "run" / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(InputError, match="Another run works in"),
+            RunFolder.open(tmp_path / "run", config, command=""),
+        ):
+            pass
+        other.kill()
+    with RunFolder.open(tmp_path / "run", config, command="after the kill") as run:
+        assert run.manifest()["command"] == "after the kill"
+
+
+def test_the_lock_of_this_process_holds_too(tmp_path: Path, config: Config) -> None:
+    with (
+        RunFolder.open(tmp_path / "run", config, command=""),
+        pytest.raises(InputError, match="Another run works in"),
+        RunFolder.open(tmp_path / "run", config, command=""),
+    ):
+        pass
+
+
+def test_once(tmp_path: Path) -> None:
+    built: list[str] = []
+
+    def build(folder: Path) -> None:
+        assert list(folder.iterdir()) == []
+        built.append("x")
+        (folder / f"file-{len(built)}").touch()
+
+    folder = tmp_path / "fold-0" / "patches"
+    assert once(folder, "key", build) == folder
+    once(folder, "key", build)
+    assert len(built) == 1
+    once(folder, "other key", build)
+    assert len(built) == 2
+    assert {path.name for path in folder.iterdir()} == {"file-2", ".done"}
+
+
+def test_a_killed_stage_is_made_anew(tmp_path: Path) -> None:
+    def dies(folder: Path) -> None:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "patches"
+    with pytest.raises(KeyboardInterrupt):
+        once(folder, "key", dies)
+    once(folder, "key", lambda f: (f / "whole").touch())
+    assert {path.name for path in folder.iterdir()} == {"whole", ".done"}
+
+
+def test_what_a_kill_left_beside_a_stage_is_removed(tmp_path: Path) -> None:
+    mine, neighbour = tmp_path / ".patches.0a1b2c3d.tmp", tmp_path / ".patches-2.0a1b2c3d.tmp"
+    for leftover in (mine, neighbour):
+        leftover.mkdir()
+        (leftover / "half").touch()
+    (tmp_path / "patches-2").mkdir()
+    once(tmp_path / "patches", "key", lambda folder: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        neighbour.name,
+        "patches",
+        "patches-2",
+    ]
+
+
+def test_the_command_has_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/home/someone/.venv/bin/neonet3d", "demo", "--seed", "1"])
+    assert command_line() == "neonet3d demo --seed 1"
+
+
+def test_untimed_does_nothing() -> None:
+    with untimed("anything"):
+        pass

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from neonet3d.cohort.patches import load_patches
+from neonet3d.errors import InputError
+from neonet3d.generation.generator import LatentGenerator
+
+PARTS = ("autoencoder", "anatomy", "unet", "controlnet")
+
+
+@pytest.fixture
+def label_maps(trained: Any) -> torch.Tensor:
+    card = trained.generator.card
+    loaded = load_patches(trained.fold.training, card.grid, card.normaliser)
+    return loaded.required_label_maps()
+
+
+@pytest.fixture
+def copied(trained: Any, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained.folder, tmp_path / "generator"))
+
+
+def test_a_copied_folder_draws_the_same(
+    trained: Any, copied: Path, label_maps: torch.Tensor
+) -> None:
+    labels = torch.tensor([0, 1, -1, 0, 1, -1])
+    first = trained.generator.sample(label_maps, labels, steps=2, seed=5)
+    assert first.shape == label_maps.shape
+    assert first.dtype == torch.float32
+    assert -1 <= float(first.min()) < float(first.max()) <= 1
+    loaded = LatentGenerator.load(copied)
+    assert torch.equal(loaded.sample(label_maps, labels, steps=2, seed=5), first)
+    assert not torch.equal(loaded.sample(label_maps, labels, steps=2, seed=6), first)
+
+
+def test_the_image_follows_the_mask(trained: Any, label_maps: torch.Tensor) -> None:
+    """The anatomy prior alone puts organs where the mask has them, before any long training."""
+    images = trained.generator.sample(label_maps, torch.full((6,), -1), steps=4, seed=0)
+    air, liver, tumour = (float(images[label_maps == k].mean()) for k in (0, 1, 3))
+    assert air < tumour < liver
+
+
+def test_batches_do_not_change_a_draw(
+    trained: Any, label_maps: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are, and each with its own noise."""
+    monkeypatch.setattr("neonet3d.generation.generator.SAMPLE_BATCH", 4)
+    same = label_maps[:1].expand(6, -1, -1, -1)
+    images = trained.generator.sample(same, torch.zeros(6, dtype=torch.long), steps=1, seed=0)
+    assert len({image.numpy().tobytes() for image in images}) == 6
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_of_two_trainings_do_not_mix(
+    part: str, copied: Path, train_tiny: Callable[[int], Any]
+) -> None:
+    shutil.rmtree(copied / part)
+    shutil.copytree(train_tiny(1).folder / part, copied / part)
+    with pytest.raises(InputError, match="trained on another"):
+        LatentGenerator.load(copied)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_other_weights_are_refused(part: str, copied: Path) -> None:
+    path = copied / part / "model.safetensors"
+    payload = bytearray(path.read_bytes())
+    payload[-1] ^= 1
+    path.write_bytes(payload)
+    with pytest.raises(InputError, match="is not the file that model"):
+        LatentGenerator.load(copied)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_is_missing(part: str, copied: Path) -> None:
+    (copied / part / "model.json").unlink()
+    with pytest.raises(InputError, match=f"{part} holds no model.json"):
+        LatentGenerator.load(copied)
+
+
+def test_a_card_that_does_not_fit_its_weights(copied: Path) -> None:
+    path = copied / "unet" / "model.json"
+    card = json.loads(path.read_text())
+    card["config"]["channels"] = [16, 16]
+    path.write_text(json.dumps(card))
+    with pytest.raises(InputError, match="do not fit"):
+        LatentGenerator.load(copied)
+
+
+def test_what_it_was_not_trained_for(trained: Any, label_maps: torch.Tensor) -> None:
+    g = trained.generator
+    labels = torch.zeros(6, dtype=torch.long)
+    with pytest.raises(InputError, match=r"8, 16, 16.* voxels but the generator draws"):
+        g.sample(label_maps[:, :8], labels, steps=1, seed=0)
+    for bad in (2, 7, -2):
+        with pytest.raises(InputError, match=f"label {bad}"):
+            g.sample(label_maps, torch.full((6,), bad), steps=1, seed=0)
+    card = g.card.model_copy(update={"outcome": None})
+    blind = LatentGenerator(g.autoencoder, g.anatomy, g.unet, g.controlnet, card)
+    with pytest.raises(InputError, match="cannot obey a label"):
+        blind.sample(label_maps, labels, steps=1, seed=0)
+    with pytest.raises(InputError, match="Guidance needs"):
+        blind.sample(label_maps, labels - 1, steps=1, seed=0, guidance=2.0)
+
+
+def test_guidance_pushes_away_from_no_label(trained: Any, label_maps: torch.Tensor) -> None:
+    labels = torch.ones(6, dtype=torch.long)
+    plain, guided = (
+        trained.generator.sample(label_maps, labels, steps=1, seed=0, guidance=scale)
+        for scale in (1.0, 50.0)
+    )
+    assert not torch.equal(plain, guided)
+    unsaid = labels - 2
+    first, second = (
+        trained.generator.sample(label_maps, unsaid, steps=1, seed=0, guidance=scale)
+        for scale in (1.0, 3.0)
+    )
+    torch.testing.assert_close(first, second, rtol=0, atol=0.02)
+
+
+def test_psnr(trained: Any) -> None:
+    card = trained.generator.card
+    images = load_patches(trained.fold.training, card.grid, card.normaliser).images
+    ratios = trained.generator.reconstruction_psnr_db(images)
+    assert ratios.shape == (len(images),)
+    facts = json.loads((trained.folder / "autoencoder" / "model.json").read_text())["facts"]
+    pooled = -10 * np.log10((10 ** (-ratios.double().numpy() / 10)).mean())
+    assert pooled == pytest.approx(facts["training_psnr_db"], abs=0.01)
+
+
+def test_nothing_is_left_to_train(trained: Any) -> None:
+    frozen = (trained.generator.autoencoder, trained.generator.unet)
+    assert not any(p.requires_grad for part in frozen for p in part.parameters())
+    assert not any(module.training for module in trained.generator.modules())

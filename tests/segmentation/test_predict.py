@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from neonet3d.cohort.cohort import Cohort, CohortWriter
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.volume import Volume, read_label_map, read_volume
+from neonet3d.config import Config, load_config
+from neonet3d.engine.artefact import save_artefact
+from neonet3d.errors import InputError
+from neonet3d.metrics.overlap import dice
+from neonet3d.segmentation.network import HaarUNet
+from neonet3d.segmentation.predict import Segmenter, predict_cases
+from neonet3d.segmentation.train import train_segmenter
+from neonet3d.types import LabelSchema, Triple
+
+SCHEMA = LabelSchema(("background", "tumour"))
+EXTENT_MM = 32.0
+
+
+def config() -> Config:
+    return load_config(
+        "demo",
+        overrides=[
+            "segmenter.channels=[8,16]",
+            "segmenter.patch=[16,16,16]",
+            "segmenter.spacing_mm=[1.5,1.5,1.5]",
+            "segmenter.loop.steps=40",
+            "segmenter.loop.batch_size=2",
+            "segmenter.loop.learning_rate=1.0e-2",
+            "segmenter.loop.ema_decay=0.8",
+        ],
+        seed=0,
+    )
+
+
+def sphere(
+    affine: np.ndarray, shape: tuple[int, ...], centre_mm: Triple, radius_mm: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ball at a place in the world, on any grid; image and mask."""
+    index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"), axis=-1)
+    world = index @ affine[:3, :3].T + affine[:3, 3]
+    mask = (((world - centre_mm) ** 2).sum(-1) < radius_mm**2).astype(np.uint8)
+    noise = np.random.default_rng(seed).normal(0, 8, shape)
+    return (60 + 100 * mask + noise).clip(1).astype(np.float32), mask
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root, rng = tmp_path_factory.mktemp("spheres"), np.random.default_rng(0)
+    writer = CohortWriter(root / "cohort", SCHEMA, outcome_name=None, channel="MR", durable=False)
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    for number in range(6):
+        centre_mm = tuple(rng.uniform(12, 22, 3))
+        image, mask = sphere(affine, (22, 22, 22), centre_mm, rng.uniform(6, 9), number)
+        writer.add(f"case_{number}", Volume(image, affine), Volume(mask, affine))
+    cohort = writer.finish()
+    train_segmenter(Fold("all", cohort, cohort.subset([])), config(), root / "model")
+    return root / "model"
+
+
+def lps(spacing_mm: Triple) -> np.ndarray:
+    """Axes to the left, to the back and up, as most scanners write."""
+    affine = np.diag([-spacing_mm[0], -spacing_mm[1], spacing_mm[2], 1.0])
+    affine[:3, 3] = (EXTENT_MM, EXTENT_MM, 0)
+    return affine
+
+
+def superior_first(spacing_mm: Triple) -> np.ndarray:
+    """The array's first axis runs from head to foot."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[0, 1], affine[1, 2] = -spacing_mm[0], spacing_mm[1], spacing_mm[2]
+    affine[:, 3] = (0, 0, EXTENT_MM, 1)
+    return affine
+
+
+GRIDS = {
+    "the training grid": np.diag([1.5, 1.5, 1.5, 1.0]),
+    "LPS, thick slices": lps((1.0, 1.0, 3.0)),
+    "slices first": superior_first((2.0, 1.2, 1.2)),
+}
+
+
+@pytest.mark.parametrize("affine", GRIDS.values(), ids=GRIDS)
+def test_a_mask_comes_back_on_the_users_own_grid(
+    affine: np.ndarray, model: Path, tmp_path: Path
+) -> None:
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    shape = tuple(np.round(EXTENT_MM / spacing).astype(int))
+    image, truth = sphere(affine, shape, (14.0, 19.0, 16.0), 7.5, seed=9)
+    nib.Nifti1Image(image, affine).to_filename(tmp_path / "scan.nii.gz")
+
+    found = Segmenter.load(model).segment(read_volume(tmp_path / "scan.nii.gz"))
+    found.label_map.write(tmp_path / "mask.nii.gz")
+    written = nib.Nifti1Image.from_filename(tmp_path / "mask.nii.gz")
+    assert written.shape == shape
+    np.testing.assert_allclose(written.affine, affine, atol=1e-5)
+    assert written.get_data_dtype() == np.uint8
+    data = np.asanyarray(written.dataobj)
+    assert dice(data, truth, {"tumour": 1})["tumour"] > 0.7
+
+    probability = found.tumour_probability
+    assert probability is not None
+    assert probability.shape == found.label_map.shape
+    assert 0 <= probability.min() < probability.max() <= 1 + 1e-5
+    assert probability[found.label_map.data == 1].min() > 0.499
+
+
+def test_a_scan_smaller_than_a_patch(model: Path) -> None:
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    image, mask = sphere(affine, (11, 12, 13), (8.0, 8.0, 9.0), 6, seed=1)
+    found = Segmenter.load(model).segment(Volume(image, affine)).label_map
+    assert found.shape == (11, 12, 13)
+    assert dice(found.data, mask, {"tumour": 1})["tumour"] > 0.7
+
+
+def test_the_same_scan_twice_and_in_other_units(model: Path) -> None:
+    """MR has no units: gain must not matter."""
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    image, _ = sphere(affine, (22, 22, 22), (16.0, 16.0, 16.0), 7, seed=2)
+    segmenter = Segmenter.load(model)
+    first = segmenter.segment(Volume(image, affine))
+    again = segmenter.segment(Volume(image, affine))
+    np.testing.assert_array_equal(first.label_map.data, again.label_map.data)
+    assert first.tumour_probability is not None
+    assert again.tumour_probability is not None
+    np.testing.assert_array_equal(first.tumour_probability, again.tumour_probability)
+    louder = segmenter.segment(Volume(16 * image, affine))
+    np.testing.assert_array_equal(louder.label_map.data, first.label_map.data)
+
+
+def test_a_folder_of_predictions(
+    model: Path, make_cohort: Callable[..., Cohort], tmp_path: Path
+) -> None:
+    cohort = make_cohort([None, None], masks=False)
+    written = predict_cases(Segmenter.load(model), cohort, tmp_path / "out")
+    assert written == {c.name: tmp_path / "out" / f"{c.name}.nii.gz" for c in cohort}
+    for case in cohort:
+        found = read_label_map(written[case.name], n_classes=2)
+        assert found.shape == case.read_image().shape
+    labels = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert labels == {"background": 0, "tumour": 1}
+    assert len(cohort.with_overlaid_masks(written).cases[0].read_with_mask()) == 2
+
+
+def test_no_tumour_class_no_tumour_probability(model: Path, tmp_path: Path) -> None:
+    segmenter = Segmenter.load(model)
+    card = segmenter.card.model_copy(update={"classes": ("background", "liver")})
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    image, _ = sphere(affine, (16, 16, 16), (12.0, 12.0, 12.0), 6, seed=3)
+    assert (
+        Segmenter(segmenter.network, card).segment(Volume(image, affine)).tumour_probability is None
+    )
+
+
+def test_another_kind_of_model_is_refused(model: Path, tmp_path: Path) -> None:
+    card = Segmenter.load(model).card.model_copy(update={"kind": "Autoencoder"})
+    save_artefact(tmp_path / "model", HaarUNet(config().segmenter, 2), card)
+    with pytest.raises(InputError, match="holds a Autoencoder, not a Segmenter"):
+        Segmenter.load(tmp_path / "model")
+    with pytest.raises(InputError, match=r"holds no model\.json"):
+        Segmenter.load(tmp_path / "nothing")

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.config import Config, load_config
+from neonet3d.engine import loop
+from neonet3d.engine.run import RunFolder
+from neonet3d.errors import InputError, RunError
+from neonet3d.study.pni import run_pni_study
+from neonet3d.study.results import StudyResults
+
+VOLATILE = {"manifest.json", "log.jsonl", "results.json", "report.html", "config.yaml", ".lock"}
+
+
+def stages(run: Path) -> dict[str, bytes]:
+    """Every file of every stage; what says when and how often it was started is left out."""
+    return {
+        str(path.relative_to(run)): path.read_bytes()
+        for path in sorted(run.rglob("*"))
+        if path.is_file() and path.name not in VOLATILE
+    }
+
+
+def times(run: Path) -> dict[str, int]:
+    return {name: (run / name).stat().st_mtime_ns for name in stages(run)}
+
+
+def study(cohort: Cohort, path: Path, config: Config) -> StudyResults:
+    with RunFolder.open(path, config, command="test") as run:
+        return run_pni_study(cohort, run, title="Spheres")
+
+
+@pytest.fixture
+def without_summary(finished: tuple[Path, StudyResults], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of the finished run, for tests that look at the stages alone."""
+    monkeypatch.setattr("neonet3d.study.pni.summarise_study", lambda *_, **__: finished[1])
+
+
+def test_a_run_ends_with_results_and_a_report(
+    finished: tuple[Path, StudyResults], tiny: Config
+) -> None:
+    run, results = finished
+    names = {path.name for path in run.iterdir()}
+    assert names == VOLATILE | {"crops", "fold-0", "fold-1"}
+    assert StudyResults.read(run).cases == results.cases
+    page = (run / "report.html").read_text()
+    assert "Spheres" in page
+    assert all(arm.title in page for arm in results.arms)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["command"] == "neonet3d study pni"
+    assert len(manifest["starts"]) == 1
+    assert load_config("demo", file=run / "config.yaml") == tiny
+
+
+def test_nothing_half_done_is_left(finished: tuple[Path, StudyResults]) -> None:
+    leftovers = [
+        path
+        for path in finished[0].rglob("*")
+        if path.name.endswith(".tmp") or path.name.startswith(".state")
+    ]
+    assert leftovers == []
+
+
+def test_running_again_does_nothing_and_finds_the_same(
+    scans: Cohort, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = study(scans, tmp_path / "run", tiny)
+    before, content = times(tmp_path / "run"), stages(tmp_path / "run")
+
+    def never(*_: object, **__: object) -> float:
+        raise AssertionError("a training loop was run")
+
+    for module in ("segmentation", "generation", "classification"):
+        monkeypatch.setattr(f"neonet3d.{module}.train.train_loop", never)
+    second = study(scans, tmp_path / "run", tiny)
+    assert times(tmp_path / "run") == before
+    assert stages(tmp_path / "run") == content
+    assert second.model_copy(update={"seconds": first.seconds}).model_dump_json() == (
+        first.model_dump_json()
+    )
+
+
+def test_a_second_run_elsewhere_gives_the_same_bytes(
+    finished: tuple[Path, StudyResults],
+    scans: Cohort,
+    tiny: Config,
+    tmp_path: Path,
+    without_summary: None,
+) -> None:
+    study(scans, tmp_path / "run", tiny)
+    expected, found = stages(finished[0]), stages(tmp_path / "run")
+    assert set(found) == set(expected)
+    assert [name for name in expected if expected[name] != found[name]] == []
+
+
+def test_another_classifier_setting_retrains_the_classifiers_alone(
+    scans: Cohort, tiny: Config, tmp_path: Path, without_summary: None
+) -> None:
+    study(scans, tmp_path / "run", tiny)
+    before = times(tmp_path / "run")
+    other = tiny.model_copy(
+        update={"classifier": tiny.classifier.model_copy(update={"dropout": 0.0})}
+    )
+    study(scans, tmp_path / "run", other)
+    after = times(tmp_path / "run")
+    changed = {name.split("/", 1)[1] for name in before if before[name] != after[name]}
+    assert {name.rpartition("/")[0] for name in changed} == {
+        "classifiers/patten_balanced",
+        "classifiers/patten_real",
+        "predictions",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps"),
+    [("segmenter", 1), ("autoencoder", 1), ("unet", 2), ("controlnet", 1), ("patten_balanced", 1)],
+)
+def test_a_run_that_stops_in_a_loop_goes_on_to_the_same_bytes(
+    stage: str,
+    steps: int,
+    finished: tuple[Path, StudyResults],
+    scans: Cohort,
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_summary: None,
+) -> None:
+    """Stopped after the first or the last of two steps, with its state on disk."""
+    save, saved = loop._save, 0
+
+    def save_and_stop(path: Path, *rest: Any) -> None:
+        nonlocal saved
+        save(path, *rest)
+        if path.parent.name == stage:
+            saved += 1
+            if saved == steps:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+        patched.setattr(loop, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            study(scans, tmp_path / "run", tiny)
+    assert len(list((tmp_path / "run").rglob(".state.safetensors"))) == 1
+    study(scans, tmp_path / "run", tiny)
+    expected, found = stages(finished[0]), stages(tmp_path / "run")
+    assert set(found) == set(expected)
+    differing = [name for name in expected if expected[name] != found[name]]
+    if steps == 1:
+        assert differing == []
+        return
+    # No step was left, so the card has no loss to tell; it is a fact for people, never read back.
+    assert differing == [f"fold-0/generator/{stage}/model.json"]
+    one, two = (json.loads(files[differing[0]]) for files in (expected, found))
+    assert math.isnan(two["facts"].pop("training_loss"))
+    del one["facts"]["training_loss"]
+    assert one == two
+
+
+KILLED_START = """
+import os, signal, sys
+from pathlib import Path
+from neonet3d.cohort import folder, volume
+from neonet3d.engine import artefact, loop, run
+target, save, write = Path(sys.argv.pop(1)), loop._save, volume.write_atomically
+
+def dies_after_saving(path, *rest):
+    save(path, *rest)
+    if path.parent == target:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def dies_before_writing(path, payload, **options):
+    if path == target:
+        path.with_name("." + path.name + ".1.tmp").write_bytes(payload[: len(payload) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, payload, **options)
+
+loop.CHECKPOINT_SECONDS = 0.0
+loop._save = dies_after_saving
+for module in (volume, artefact, run):
+    module.write_atomically = dies_before_writing
+from neonet3d.cli import main
+main()
+"""
+
+
+def start(arguments: list[str], *, die_at: Path | None) -> int:
+    program = ["-c", KILLED_START, str(die_at)] if die_at else ["-m", "neonet3d"]
+    done = subprocess.run(
+        [sys.executable, *program, *arguments], capture_output=True, timeout=300, check=False
+    )
+    if done.returncode not in (0, -signal.SIGKILL):
+        raise AssertionError(done.stderr.decode())
+    return done.returncode
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    finished: tuple[Path, StudyResults],
+    scans: Cohort,
+    tiny_overrides: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    """SIGKILL in a loop, while weights are written, and while a stage's mark is written."""
+    run = tmp_path / "run"
+    options = [part for override in tiny_overrides for part in ("--set", override)]
+    arguments = ["study", "pni", str(scans.root), str(run), "--preset", "demo", *options]
+    for die_at in (
+        run / "fold-0" / "generator" / "unet",
+        run / "fold-0" / "generator" / "controlnet" / "model.safetensors",
+        run / "fold-0" / "balanced" / ".done",
+        run / "fold-1" / "classifiers" / "resnet_real" / "model.json",
+    ):
+        assert start(arguments, die_at=die_at) == -signal.SIGKILL
+    assert start(arguments, die_at=None) == 0
+    assert (run / "report.html").is_file()
+    expected, found = stages(finished[0]), stages(run)
+    debris = {name for name in found if name.endswith(".tmp")}
+    assert set(found) - debris == set(expected)
+    differing = [name for name in expected if expected[name] != found[name]]
+    assert all(name.endswith("model.json") for name in differing)  # the mean loss, see above
+    for name in differing:
+        assert (
+            json.loads(found[name])["weights_sha256"]
+            == (json.loads(expected[name])["weights_sha256"])
+        )
+    assert len(json.loads((run / "manifest.json").read_text())["starts"]) == 5
+
+
+@pytest.mark.slow
+def test_a_killed_demo_goes_on_to_the_same_bytes(
+    tiny_overrides: tuple[str, ...], tmp_path: Path
+) -> None:
+    """From the phantom to the report; no synthetic cases, whose gate two steps cannot pass."""
+    phantom = ["phantom.n=8", "phantom.spacing_mm=[6, 6, 10]", "balance.synthetic_share=0"]
+    wanted = [*tiny_overrides, *phantom, "seed=3"]
+    options = [part for override in wanted for part in ("--set", override)]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    die_at = killed / "fold-0" / "segmenter"
+    assert start(["demo", "--out", str(killed), *options], die_at=die_at) == -signal.SIGKILL
+    assert not (killed / "results.json").exists()
+    for run in (killed, whole):
+        assert start(["demo", "--out", str(run), *options], die_at=None) == 0
+        assert StudyResults.read(run).ceiling_auc is not None
+    one, two = stages(killed), stages(whole)
+    assert set(one) == set(two)
+    differing = [name for name in one if one[name] != two[name]]
+    assert differing == []
+
+
+def test_two_runs_in_one_folder_are_refused(scans: Cohort, tiny: Config, tmp_path: Path) -> None:
+    with (
+        RunFolder.open(tmp_path / "run", tiny, command="first"),
+        pytest.raises(InputError, match="Another run works in"),
+        RunFolder.open(tmp_path / "run", tiny, command="second"),
+    ):
+        pass
+    # The lock is the kernel's: it is gone with the run that held it.
+    with RunFolder.open(tmp_path / "run", tiny, command="third") as run:
+        assert run.manifest()["command"] == "third"
+
+
+def test_two_processes_in_one_folder_are_refused(tiny: Config, tmp_path: Path) -> None:
+    """The lock holds between processes and its end is that of the process."""
+    held = (
+        "import fcntl, sys, time; stream = open(sys.argv[1], 'w');"
+        "fcntl.flock(stream, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"
+    )
+    (tmp_path / "run").mkdir()
+    other = subprocess.Popen(
+        [sys.executable, "-c", held, str(tmp_path / "run" / ".lock")], stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"held\n"
+        (tmp_path / "run" / "manifest.json").write_text('{"starts": []}')
+        with (
+            pytest.raises(InputError, match="Another run works in"),
+            RunFolder.open(tmp_path / "run", tiny, command="second"),
+        ):
+            pass
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+        other.stdout.close()
+    with RunFolder.open(tmp_path / "run", tiny, command="second"):
+        pass
+
+
+def test_a_folder_with_other_work_is_refused(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with (
+        pytest.raises(InputError, match="is not empty and not a run"),
+        RunFolder.open(tmp_path, tiny, command="x"),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_cases_without_masks_are_refused(scans: Cohort, tiny: Config, tmp_path: Path) -> None:
+    bare = replace(scans.cases[3], mask_path=None)
+    cohort = replace(scans, cases=(*scans.cases[:3], bare, *scans.cases[4:]))
+    with pytest.raises(InputError, match=r"1 cases of .* have no mask \(the first is case_3\)"):
+        study(cohort, tmp_path / "run", tiny)
+
+
+def test_too_few_patients_for_the_folds_are_refused(
+    scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    five = tiny.model_copy(update={"study": tiny.study.model_copy(update={"folds": 5})})
+    with pytest.raises(InputError, match="fewer than 5 folds"):
+        study(scans, tmp_path / "run", five)
+
+
+def test_a_gate_that_nothing_passes_stops_the_run_with_a_sentence(
+    scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    """What was trained is kept, and the error says what to change."""
+    strict = tiny.balance.model_copy(update={"adherence_quantile": 1.0, "attempts": 1})
+    with pytest.raises(RunError, match=r"refused 1 times.*balance\.adherence_quantile"):
+        study(scans, tmp_path / "run", tiny.model_copy(update={"balance": strict}))
+    assert (tmp_path / "run" / "fold-0" / "generator" / "unet" / "model.json").is_file()
+    assert not (tmp_path / "run" / "fold-0" / "balanced" / ".done").exists()
