@@ -72,6 +72,19 @@ def test_begins_as_the_unet_bit_for_bit(
     assert torch.equal(unet(x, T, LABEL, controlnet(x, T, LABEL, maps)), plain)
 
 
+@pytest.mark.parametrize("place", ["fine", "coarse", "middle"])
+@torch.no_grad()
+def test_each_state_has_its_own_way_out(
+    place: str, controlnet: ControlNet, x: torch.Tensor
+) -> None:
+    layer = controlnet.get_submodule(f"out_{place}")
+    assert isinstance(layer, torch.nn.Conv3d)
+    torch.nn.init.normal_(layer.weight)
+    states = controlnet(x, T, LABEL, label_maps(2))
+    for name in ("fine", "coarse", "middle"):
+        assert bool(getattr(states, name).any()) == (name == place)
+
+
 def test_the_encoder_is_a_copy(unet: FlowUNet, controlnet: ControlNet) -> None:
     before = {name: p.clone() for name, p in unet.named_parameters()}
     for name, parameter in unet.encoder.named_parameters():

@@ -49,6 +49,11 @@ def test_errors_at_organ_borders_move_the_level_little() -> None:
     before, after = fitted(clean), fitted(dirty)
     assert float((after.levels / before.levels - 1).abs().max()) < 0.15
     assert float(dirty[0].std()) > 4 * float(after.levels[0])
+    # Nor do they become the spectrum: a slab is all low frequencies along y and z.
+    power = [texture.amplitude[:, 0, 0].square().sum() for texture in (before, after)]
+    total = [texture.amplitude.square().sum() for texture in (before, after)]
+    assert float(power[1] / total[1]) < 0.65  # unclipped it would be 0.96
+    assert float(power[0] / total[0]) < 0.1
 
 
 def test_what_is_added_has_that_spectrum_and_those_levels() -> None:

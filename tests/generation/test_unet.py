@@ -45,6 +45,18 @@ def test_path_scale_is_the_deviation_of_the_path() -> None:
     assert float((0.7 * z + 0.3 * e).std()) == pytest.approx(float(path_scale(t)), rel=0.02)
 
 
+def test_the_network_sees_unit_variance(unet: FlowUNet, x: torch.Tensor) -> None:
+    """Input and output are scaled by the deviation of the path."""
+    seen: list[torch.Tensor] = []
+    unet.encoder.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    torch.nn.init.ones_(unet.head[2].bias)
+    velocity = unet(x, T, LABEL)
+    torch.testing.assert_close(seen[0], x / path_scale(T))
+    torch.testing.assert_close(
+        velocity - unet.gaussian(x, T), (1 / path_scale(T)).expand_as(x), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_time_and_label_matter(unet: FlowUNet, x: torch.Tensor) -> None:
     shake(unet)
     same = x[:1].expand(3, -1, -1, -1, -1)

@@ -6,6 +6,7 @@ Commands import what they need when they run: ``--help`` must not wait for torch
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -79,7 +80,18 @@ def cases_to_apply(cohort: Path, fold: str | None, seed: int) -> Cohort:
 
 def show(result: Mapping[str, object], *, as_json: bool, sentence: str) -> None:
     """Print a result for machines (one JSON object) or for people."""
-    typer.echo(json.dumps(result, indent=2) if as_json else sentence)
+    typer.echo(json.dumps(_finite(result), indent=2, allow_nan=False) if as_json else sentence)
+
+
+def _finite(value: object) -> object:
+    """JSON has no nan and no infinity (an interval that cannot be known): null stands for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value
 
 
 def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

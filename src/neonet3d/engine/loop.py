@@ -71,7 +71,7 @@ def train_loop(
             are appended to ``log.jsonl``.
 
     Returns:
-        Mean loss over the last tenth of the steps that this call ran (nan if none was left).
+        Mean loss over the last tenth of the steps, of this call or of those before it.
 
     Raises:
         RunError: the loss is not finite.
@@ -87,12 +87,12 @@ def train_loop(
     wrapped, optimizer = here.setup(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trainable}
     state_path = folder / ".state.safetensors"
-    first = _resume(state_path, objective, trainable, average, optimizer)
+    first, recent = _resume(state_path, objective, trainable, average, optimizer)
+    tail = max(1, config.steps // 10)
     log = folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
 
     objective.train()
-    recent: list[float] = []
     saved = time.monotonic()
     with progress(description, config.steps, completed=first) as advance:
         for step in range(first, config.steps):
@@ -120,22 +120,22 @@ def train_loop(
                 torch._foreach_lerp_(
                     list(average.values()), [p.detach() for _, p in trainable], 1 - decay
                 )
-            recent.append(value)
+            if step >= config.steps - tail:
+                recent.append(value)
             advance(note=f"loss {value:.4f}")
             if (step + 1) % max(1, config.steps // 50) == 0:
                 with log.open("a") as stream:
                     record = {"stage": description, "step": step + 1, "loss": round(value, 6)}
                     stream.write(json.dumps(record) + "\n")
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(state_path, objective, trainable, average, optimizer, step + 1)
+                _save(state_path, objective, trainable, average, optimizer, recent, step + 1)
                 saved = time.monotonic()
 
     with torch.no_grad():
         for name, parameter in trainable:
             parameter.copy_(average[name])
     objective.eval()
-    tail = recent[-max(1, config.steps // 10) :]
-    return sum(tail) / len(tail) if tail else math.nan
+    return sum(recent) / len(recent)
 
 
 def remove_training_state(folder: Path) -> None:
@@ -157,6 +157,7 @@ def _save(
     trainable: list[tuple[str, nn.Parameter]],
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    recent: list[float],
     step: int,
 ) -> None:
     tensors: dict[str, Tensor] = {f"weight/{name}": p for name, p in trainable}
@@ -165,6 +166,7 @@ def _save(
     tensors |= {
         f"moment/{key}/{name}": value for name, key, value in _named_moments(trainable, optimizer)
     }
+    tensors["recent_losses"] = torch.tensor(recent, dtype=torch.float64)
     save_training_state(path, tensors, step)
 
 
@@ -174,10 +176,10 @@ def _resume(
     trainable: list[tuple[str, nn.Parameter]],
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
-) -> int:
-    """Restore a state if there is one; returns the step to go on from."""
+) -> tuple[int, list[float]]:
+    """Restore a state if there is one; returns the step to go on from and the recent losses."""
     if not path.is_file():
-        return 0
+        return 0, []
     tensors, step = load_training_state(path)
     with torch.no_grad():
         for name, parameter in trainable:
@@ -188,4 +190,4 @@ def _resume(
                 optimizer.state[parameter][key] = value if key == "step" else value.to(parameter)
         for name, buffer in objective.named_buffers():
             buffer.copy_(tensors[f"buffer/{name}"])
-    return step
+    return step, tensors["recent_losses"].tolist()

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.engine.artefact import read_card
+from neonet3d.metrics.discrimination import auc
+
+
+@pytest.fixture(scope="module")
+def classifier(
+    run: Callable[..., Any],
+    tiny_options: tuple[str, ...],
+    trained: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """PattenNet of fold 0 of 2, on the generator's encoder."""
+    out = tmp_path_factory.mktemp("classifier")
+    encoder = ("--encoder", trained.generator / "autoencoder", "--fold", "0/2")
+    found = run("classify", "train", trained.crops, out, *encoder, *tiny_options, "--json").json()
+    assert (found["fold"], found["training_cases"]) == ("fold-0", 4)
+    assert found["model"] == str(out / "patten")
+    assert 0 <= found["test_auc"] <= 1
+    assert found["test"]["n"] == 4
+    assert not (out / "autoencoder").exists()
+    return out / "patten"
+
+
+def test_held_out_cases_get_a_probability(
+    classifier: Path, run: Callable[..., Any], trained: Any
+) -> None:
+    crops = Cohort.open(trained.crops)
+    found = run("classify", "predict", classifier, trained.crops, "--fold", "0/2", "--json").json()
+    assert found["outcome"] == "pni"
+    held_out = [case for case in crops if case.name in found["probability"]]
+    assert len(held_out) == len(found["probability"]) == 4
+    seen = set(read_card(classifier).training_cases)
+    assert not seen & {case.digest() for case in held_out}
+    assert all(0 <= p <= 1 for p in found["probability"].values())
+    printed = run("classify", "predict", classifier, trained.crops, "--fold", "0/2")
+    assert "probability of pni" in printed.stdout
+    assert printed.stdout.splitlines()[-1].endswith("not a medical device.")
+
+
+def test_an_encoder_is_trained_where_none_is_given(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    command = ("classify", "train", trained.crops, tmp_path / "out", *tiny_options, "--json")
+    found = run(*command).json()
+    assert (found["fold"], found["training_cases"]) == ("all", 8)
+    assert "test_auc" not in found
+    parent = read_card(tmp_path / "out" / "autoencoder")
+    card = read_card(tmp_path / "out" / "patten")
+    assert card.parents == {"autoencoder": parent.weights_sha256}
+
+
+def test_the_test_auc_is_that_of_the_official_split(
+    run: Callable[..., Any],
+    make_cohort: Callable[..., Cohort],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    cohort = make_cohort([0, 1] * 4, splits=["train"] * 4 + ["test"] * 4)
+    out = tmp_path / "out"
+    found = run("classify", "train", cohort.root, out, *tiny_options, "--json").json()
+    assert (found["fold"], found["training_cases"]) == ("official-split", 4)
+    predicted = run("classify", "predict", out / "patten", cohort.root, "--json").json()
+    probability = predicted["probability"]
+    test = cohort.subset(case for case in cohort if case.split == "test")
+    assert list(probability) == [case.name for case in test]
+    assert found["test"]["n"] == 4
+    if len(set(probability.values())) == 4:  # printed with four digits
+        assert found["test_auc"] == auc(test.outcomes, [probability[c.name] for c in test])
+
+
+def test_an_encoder_of_another_fold_is_refused(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    encoder = ("--encoder", trained.generator / "autoencoder", "--fold", "1/2")
+    done = run("classify", "train", trained.crops, tmp_path / "out", *encoder, *tiny_options)
+    assert done.status == 2
+    assert "held-out cases trained this Autoencoder" in done.stderr
+
+
+def test_whole_scans_are_refused_with_the_mend(
+    classifier: Path,
+    run: Callable[..., Any],
+    tmp_path: Path,
+    scans: Cohort,
+    tiny_options: tuple[str, ...],
+) -> None:
+    small = ("--set", "roi.shape=[24, 8, 8]", "--set", "roi.spacing_mm=[3, 3, 5]")
+    run("crop", scans.root, tmp_path / "small", *tiny_options, *small)
+    out = tmp_path / "out"
+    run("classify", "train", tmp_path / "small", out, *tiny_options)
+    done = run("classify", "predict", out / "patten", scans.root)
+    assert done.status == 2
+    assert "'neonet3d crop'" in done.stderr
+    assert done.stderr.count("\n") == 1

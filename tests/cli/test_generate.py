@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from neonet3d.cohort.cohort import Cohort
+
+PLANES = {"axial", "coronal", "sagittal"}
+
+
+def test_training_says_what_it_made(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any
+) -> None:
+    command = ("generate", "train", trained.crops, trained.generator, "--fold", "0/2")
+    found = run(*command, *tiny_options, "--json").json()
+    assert (found["fold"], found["training_cases"]) == ("fold-0", 4)
+    assert found["shape"] == [24, 16, 8]
+    np.testing.assert_allclose(found["spacing_mm"], [6, 6, 10])
+    assert found["autoencoder"]["training_psnr_db"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "outcomes"),
+    [
+        ((), None),
+        (("--label", "pni=1"), [1] * 4),
+        (("--label", "pni=0", "--n", "6"), [0] * 6),
+    ],
+)
+def test_volumes_are_drawn_with_their_masks(
+    options: tuple[str, ...],
+    outcomes: list[int] | None,
+    run: Callable[..., Any],
+    tiny_options: tuple[str, ...],
+    trained: Any,
+    tmp_path: Path,
+) -> None:
+    command = ("generate", "sample", trained.generator, tmp_path / "out", "--masks", trained.crops)
+    found = run(*command, "--fold", "0/2", "--steps", 1, *options, *tiny_options, "--json").json()
+    drawn, crops = Cohort.open(tmp_path / "out"), Cohort.open(trained.crops)
+    assert found == {"cohort": str(tmp_path / "out"), "cases": len(drawn)}
+    assert all(case.synthetic for case in drawn)
+    sources = [crops[case.name.removesuffix("-2")] for case in drawn]
+    expected = [case.outcome for case in sources] if outcomes is None else outcomes
+    assert drawn.outcomes.tolist() == expected
+    for case, source in zip(drawn, sources, strict=True):
+        np.testing.assert_array_equal(
+            case.read_with_mask()[1].data, source.read_with_mask()[1].data
+        )
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("pni", "is not NAME=0 or NAME=1"),
+        ("pni=2", "is not NAME=0 or NAME=1"),
+        ("grade=1", "knows the outcome 'pni', not 'grade'. Say --label pni=1."),
+    ],
+)
+def test_a_label_that_the_generator_does_not_know_is_refused(
+    label: str, words: str, run: Callable[..., Any], trained: Any, tmp_path: Path
+) -> None:
+    command = ("generate", "sample", trained.generator, tmp_path / "out", "--masks", trained.crops)
+    done = run(*command, "--label", label)
+    assert (done.status, done.stderr.count("\n")) == (2, 1)
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fold_is_balanced_one_to_one(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    models = ("--model", trained.generator, "--segmenter", trained.segmenter, "--fold", "0/2")
+    command = ("generate", "balance", trained.crops, tmp_path / "out", *models, *tiny_options)
+    found = run(*command, "--json").json()
+    assert found["real"] == {"negative": 2, "positive": 2}
+    assert found["synthetic"] == {"negative": 1, "positive": 1}
+    assert found["drawn"] - found["rejected"] == 2
+    assert np.bincount(Cohort.open(tmp_path / "out").outcomes).tolist() == [3, 3]
+    record = json.loads((tmp_path / "out" / "balance.json").read_text())
+    assert record == {key: value for key, value in found.items() if key != "cohort"}
+    assert run(*command).status == 2  # nothing that stands is overwritten
+
+
+def test_synthetic_volumes_are_compared_with_real_ones(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    drawn = tmp_path / "drawn"
+    masks = ("--masks", trained.crops, "--fold", "0/2")
+    run("generate", "sample", trained.generator, drawn, *masks, *tiny_options)
+    command = ("generate", "evaluate", trained.crops, drawn, "--fold", "0/2")
+    found = run(*command, "--segmenter", trained.segmenter, "--json").json()
+    assert {score["plane"] for score in found["fidelity"]} == PLANES
+    assert set(found["adherence"]) <= {"liver", "tumour"}
+    printed = run(*command)
+    assert printed.status == 0
+    assert all(plane in printed.stdout for plane in PLANES)

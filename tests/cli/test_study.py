@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.study.fold import ARMS
+from neonet3d.study.results import StudyResults
+
+
+@pytest.fixture(scope="module")
+def done(
+    run: Callable[..., Any],
+    scans: Cohort,
+    tiny_options: tuple[str, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Any]:
+    """A study of two folds, as the command line runs it."""
+    out = tmp_path_factory.mktemp("study") / "run"
+    return out, run("study", "pni", scans.root, out, *tiny_options, "--json")
+
+
+def test_a_study_says_where_its_report_is(done: tuple[Path, Any]) -> None:
+    out, ended = done
+    found = ended.json()
+    assert found["report"] == str(out / "report.html")
+    assert found["results"] == str(out / "results.json")
+    assert Path(found["report"]).is_file()
+    results = StudyResults.read(out)
+    assert found["auc"] == {arm.key: arm.auc.value for arm in results.arms}
+    assert set(found["auc"]) == set(ARMS)
+
+
+def test_the_manifest_says_how_it_was_run(done: tuple[Path, Any], scans: Cohort) -> None:
+    manifest = json.loads((done[0] / "manifest.json").read_text())
+    assert manifest["command"].startswith(f"neonet3d study pni {scans.root}")
+    assert manifest["wall_seconds"] > 0
+    assert manifest["peak_memory_gib"] > 0
+    assert manifest["cohort"] == str(scans.root)
+
+
+def test_the_same_command_again_prints_a_table(
+    done: tuple[Path, Any], run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...]
+) -> None:
+    again = run("study", "pni", scans.root, done[0], *tiny_options)
+    assert again.status == 0
+    for title in (*ARMS.values(), "liver", "tumour", "axial"):
+        assert title in again.stdout
+    assert again.stdout.splitlines()[-1] == f"Report: {done[0] / 'report.html'}"
+
+
+def test_the_report_is_written_again(done: tuple[Path, Any], run: Callable[..., Any]) -> None:
+    page = done[0] / "report.html"
+    before = page.read_text()
+    page.unlink()
+    printed = run("report", done[0])
+    assert printed.stdout == f"Report: {page}\n"
+    assert len(page.read_text()) == pytest.approx(len(before), rel=0.01)
+
+
+def test_a_folder_without_a_run_has_no_report(run: Callable[..., Any], tmp_path: Path) -> None:
+    ended = run("report", tmp_path)
+    assert ended.status == 2
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_run_that_another_process_holds_is_refused(
+    run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    import fcntl
+
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"starts": []}')
+    with (out / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ended = run("study", "pni", scans.root, out, *tiny_options)
+    assert ended.status == 2
+    assert "Another run works in" in ended.stderr
+
+
+@pytest.mark.slow
+def test_the_demo_goes_the_whole_way(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """On a coarse phantom, without synthetic cases, whose gate two steps cannot pass."""
+    phantom = ("phantom.n=8", "phantom.spacing_mm=[6, 6, 10]", "balance.synthetic_share=0")
+    wanted = [part for override in phantom for part in ("--set", override)]
+    found = run("demo", "--out", tmp_path / "run", *tiny_options[2:], *wanted, "--json").json()
+    assert Path(found["report"]).is_file()
+    results = StudyResults.read(tmp_path / "run")
+    assert results.ceiling_auc is not None
+    assert len(results.cases) == 8
