@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from neonet3d.cohort.cohort import Cohort
@@ -74,7 +75,8 @@ def test_the_test_auc_is_that_of_the_official_split(
     assert list(probability) == [case.name for case in test]
     assert found["test"]["n"] == 4
     if len(set(probability.values())) == 4:  # printed with four digits
-        assert found["test_auc"] == auc(test.outcomes, [probability[c.name] for c in test])
+        scores = np.array([probability[case.name] for case in test])
+        assert found["test_auc"] == auc(test.outcomes, scores)
 
 
 def test_an_encoder_of_another_fold_is_refused(

@@ -166,6 +166,16 @@ def test_a_scan_is_measured_in_mm_and_not_in_voxels(tmp_path: Path) -> None:
         load_patches(coarse, grid, NORMALISER)
 
 
+@pytest.mark.parametrize("scale", [1.2, 1.75, 3.0])
+def test_a_crop_that_was_widened_around_a_large_lesion_is_no_whole_scan(
+    tmp_path: Path, scale: float
+) -> None:
+    """TLCR keeps the number of voxels and makes all of them larger."""
+    grid = Grid((16, 16, 8), (2.0, 2.0, 4.0))
+    wide = volume((16, 16, 8), (2.0 * scale, 2.0 * scale, 4.0 * scale))
+    assert load_patches(cohort_of(tmp_path / "c", [wide]), grid, NORMALISER).shape == grid.shape
+
+
 def test_volumes_somewhat_larger_than_the_grid_lose_their_border(tmp_path: Path) -> None:
     """Small organs that are used whole, such as the hippocampus, vary in size."""
     shapes: list[Shape] = [(34 + i, 48 + i, 30 + 2 * i) for i in range(6)] + [(43, 59, 47)]

@@ -71,10 +71,14 @@ def test_nothing_half_done_is_left(finished: tuple[Path, StudyResults]) -> None:
     assert leftovers == []
 
 
-def test_running_again_does_nothing_and_finds_the_same(
-    scans: Cohort, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_running_again_does_nothing(
+    scans: Cohort,
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    without_summary: None,
 ) -> None:
-    first = study(scans, tmp_path / "run", tiny)
+    study(scans, tmp_path / "run", tiny)
     before, content = times(tmp_path / "run"), stages(tmp_path / "run")
 
     def never(*_: object, **__: object) -> float:
@@ -82,25 +86,9 @@ def test_running_again_does_nothing_and_finds_the_same(
 
     for module in ("segmentation", "generation", "classification"):
         monkeypatch.setattr(f"neonet3d.{module}.train.train_loop", never)
-    second = study(scans, tmp_path / "run", tiny)
+    study(scans, tmp_path / "run", tiny)
     assert times(tmp_path / "run") == before
     assert stages(tmp_path / "run") == content
-    assert second.model_copy(update={"seconds": first.seconds}).model_dump_json() == (
-        first.model_dump_json()
-    )
-
-
-def test_a_second_run_elsewhere_gives_the_same_bytes(
-    finished: tuple[Path, StudyResults],
-    scans: Cohort,
-    tiny: Config,
-    tmp_path: Path,
-    without_summary: None,
-) -> None:
-    study(scans, tmp_path / "run", tiny)
-    expected, found = stages(finished[0]), stages(tmp_path / "run")
-    assert set(found) == set(expected)
-    assert [name for name in expected if expected[name] != found[name]] == []
 
 
 def test_another_classifier_setting_retrains_the_classifiers_alone(
@@ -123,7 +111,7 @@ def test_another_classifier_setting_retrains_the_classifiers_alone(
 
 @pytest.mark.parametrize(
     ("stage", "steps"),
-    [("segmenter", 1), ("autoencoder", 1), ("unet", 2), ("controlnet", 1), ("patten_balanced", 1)],
+    [("segmenter", 1), ("unet", 2), ("patten_balanced", 1)],
 )
 def test_a_run_that_stops_in_a_loop_goes_on_to_the_same_bytes(
     stage: str,
@@ -156,15 +144,7 @@ def test_a_run_that_stops_in_a_loop_goes_on_to_the_same_bytes(
     expected, found = stages(finished[0]), stages(tmp_path / "run")
     assert set(found) == set(expected)
     differing = [name for name in expected if expected[name] != found[name]]
-    if steps == 1:
-        assert differing == []
-        return
-    # No step was left, so the card has no loss to tell; it is a fact for people, never read back.
-    assert differing == [f"fold-0/generator/{stage}/model.json"]
-    one, two = (json.loads(files[differing[0]]) for files in (expected, found))
-    assert two["facts"].pop("training_loss") is None
-    del one["facts"]["training_loss"]
-    assert one == two
+    assert differing == []
 
 
 KILLED_START = """
@@ -243,7 +223,7 @@ def test_a_killed_demo_goes_on_to_the_same_bytes(
 ) -> None:
     """From the phantom to the report; no synthetic cases, whose gate two steps cannot pass."""
     phantom = ["phantom.n=8", "phantom.spacing_mm=[6, 6, 10]", "balance.synthetic_share=0"]
-    wanted = [*tiny_overrides, *phantom, "seed=3"]
+    wanted = [*tiny_overrides, *phantom]
     options = [part for override in wanted for part in ("--set", override)]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     die_at = killed / "fold-0" / "segmenter"

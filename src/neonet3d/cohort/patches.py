@@ -24,7 +24,7 @@ from neonet3d.types import Shape, Triple
 
 GRID_MULTIPLE = 8  # 4x in the autoencoder, 2x in the U-Net
 NO_OUTCOME = -1
-LARGEST_EXTENT = 1.5  # of a volume, in extents of the grid; what is larger is a whole scan
+LARGEST_EXTENT = 1.75  # of a volume, in extents of the grid; what is larger is a whole scan
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,8 @@ def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) ->
     images, maps = [], []
     for case in cohort:
         image, mask = case.read()
-        _refuse_whole_scan(image, grid, name=case.name)
+        window = patch_window(image, grid, name=case.name)
         data = normaliser.apply(image.data, None if mask is None else mask.data, name=case.name)
-        window = Window.centred(image, grid)
         # Interpolate 1 + normalised, so that padding (0) means "no signal" (-1).
         images.append(resample_image(image.with_data(data + 1), window) - 1)
         if with_masks and mask is not None:
@@ -174,11 +173,23 @@ def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) ->
     )
 
 
-def _refuse_whole_scan(image: Volume, grid: Grid, *, name: str) -> None:
-    extent = np.array(image.shape) * np.array(image.spacing_mm)
+def patch_window(volume: Volume, grid: Grid, *, name: str) -> Window:
+    """Where the grid lies on a volume: on its middle, or exactly on a crop of the grid's size.
+
+    TLCR widens its window alike on all axes where a lesion is larger; such a crop is read voxel by
+    voxel, at the scale it was cut, and does not lose its border again.
+
+    Raises:
+        InputError: a whole scan, of which the grid would show the middle and not the tumour.
+    """
+    coarser = np.array(volume.spacing_mm) / np.array(grid.spacing_mm)
+    if volume.shape == grid.shape and np.allclose(coarser, coarser[0]):
+        return Window.centred(volume, Grid(grid.shape, volume.spacing_mm))
+    extent = np.array(volume.shape) * np.array(volume.spacing_mm)
     if (extent > LARGEST_EXTENT * grid.extent_mm).any():
         scan, patch = ("x".join(f"{mm:.0f}" for mm in size) for size in (extent, grid.extent_mm))
         raise InputError(
             f"{name} is {scan} mm large but a patch here is {patch} mm, so it is a whole scan. "
             "Crop it to the tumour first with 'neonet3d crop'."
         )
+    return Window.centred(volume, grid)

@@ -11,7 +11,8 @@ from jaxtyping import Float, UInt8
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.geometry import Window, resample_label_map
+from neonet3d.cohort.geometry import resample_label_map
+from neonet3d.cohort.patches import patch_window
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import SamplerConfig
 from neonet3d.errors import InputError
@@ -60,7 +61,7 @@ def masks_on_grid(generator: LatentGenerator, masks: Cohort) -> UInt8[torch.Tens
             raise InputError(
                 f"{case.name} has no mask to draw an image for. Choose cases with masks."
             )
-        window = Window.centred(mask, generator.card.grid)
+        window = patch_window(mask, generator.card.grid, name=case.name)
         maps.append(resample_label_map(mask, window, n_classes=len(masks.schema)))
     return torch.from_numpy(np.stack(maps))
 

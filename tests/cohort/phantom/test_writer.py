@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,10 @@ def test_a_writer_that_fails_leaves_nothing(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "phantom_0000")
 
+    def threads(workers: int, mp_context: object) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(workers)
+
+    monkeypatch.setattr("neonet3d.cohort.phantom.writer.ProcessPoolExecutor", threads)
     monkeypatch.setattr("neonet3d.cohort.phantom.writer.CohortWriter.add", full)
     one = CONFIG.model_copy(update={"n": 1})
     with pytest.raises(OSError, match="No space left"):
