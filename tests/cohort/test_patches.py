@@ -13,6 +13,7 @@ from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.cohort.patches import (
     GRID_MULTIPLE,
+    LARGEST_EXTENT,
     NO_OUTCOME,
     Shift,
     choose_grid,
@@ -150,7 +151,7 @@ def test_the_first_axis_can_be_held_long_enough(tmp_path: Path) -> None:
 def test_whole_scans_are_refused_with_the_mend(tmp_path: Path, axis: int) -> None:
     grid = Grid((16, 16, 8), (1.0, 1.0, 2.0))
     shape = [16, 16, 8]
-    shape[axis] = int(shape[axis] * 1.5) + 1
+    shape[axis] = int(shape[axis] * LARGEST_EXTENT) + 1
     x, y, z = shape
     cohort = cohort_of(tmp_path / "c", [volume((16, 16, 8)), volume((x, y, z))])
     with pytest.raises(InputError, match=r"case_1 is .* whole scan.*'neonet3d crop'"):
@@ -161,7 +162,7 @@ def test_a_scan_is_measured_in_mm_and_not_in_voxels(tmp_path: Path) -> None:
     grid = Grid((16, 16, 16), (2.0, 2.0, 2.0))
     fine = cohort_of(tmp_path / "fine", [volume((40, 40, 40), (0.8, 0.8, 0.8))])
     assert load_patches(fine, grid, NORMALISER).shape == grid.shape
-    coarse = cohort_of(tmp_path / "coarse", [volume((12, 12, 12), (4.5, 2.0, 2.0))])
+    coarse = cohort_of(tmp_path / "coarse", [volume((12, 12, 12), (5.0, 2.0, 2.0))])
     with pytest.raises(InputError, match="whole scan"):
         load_patches(coarse, grid, NORMALISER)
 
@@ -173,7 +174,10 @@ def test_a_crop_that_was_widened_around_a_large_lesion_is_no_whole_scan(
     """TLCR keeps the number of voxels and makes all of them larger."""
     grid = Grid((16, 16, 8), (2.0, 2.0, 4.0))
     wide = volume((16, 16, 8), (2.0 * scale, 2.0 * scale, 4.0 * scale))
-    assert load_patches(cohort_of(tmp_path / "c", [wide]), grid, NORMALISER).shape == grid.shape
+    cohort = cohort_of(tmp_path / "c", [wide])
+    patches = load_patches(cohort, grid, NORMALISER)
+    kept = NORMALISER.apply(wide.data, None, name="wide")
+    np.testing.assert_allclose(patches.images[0].numpy(), kept, atol=1e-6)  # border and all
 
 
 def test_volumes_somewhat_larger_than_the_grid_lose_their_border(tmp_path: Path) -> None:
