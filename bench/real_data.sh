@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Real data from import to figures; what it prints is docs/real-data.md.
-#   NEONET3D_DATA=/where/the/data/is bench/real_data.sh WORK_FOLDER > docs/real-data.md
-# Takes about half an hour on two CPU cores. Started again in the same folder, trainings go on.
+# Real data from import to figures, as Markdown; WORK_FOLDER must be new.
+#   NEONET3D_DATA=/where/the/data/is bench/real_data.sh WORK_FOLDER > real-data.md
 set -euo pipefail
 data=${NEONET3D_DATA:-$(cd "$(dirname "$0")/../.." && pwd)/shared/data}
 neonet3d=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/neonet3d
