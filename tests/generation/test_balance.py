@@ -173,7 +173,12 @@ def test_needs_outcomes(
 ) -> None:
     g = trained.generator
     blind = LatentGenerator(
-        g.autoencoder, g.anatomy, g.unet, g.controlnet, g.card.model_copy(update={"outcome": None})
+        g.autoencoder,
+        g.anatomy,
+        g.unet,
+        g.controlnet,
+        g.refiner,
+        g.card.model_copy(update={"outcome": None}),
     )
     one_class = patients.subset(case for case in patients if case.outcome == 0)
     for training, generator, sentence in (

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neonet3d.generation.texture import ResidualTexture
+from neonet3d.generation.texture import ResidualTexture, smooth_voxels
 
 SHAPE = (16, 12, 8)
 
@@ -23,9 +23,13 @@ def coloured(n: int, levels: torch.Tensor, seed: int = 0) -> torch.Tensor:
     return torch.fft.ifftn(spectrum, dim=(1, 2, 3)).real * levels.view(-1, 1, 1, 1)
 
 
-def fitted(residuals: torch.Tensor) -> ResidualTexture:
+def fitted(residuals: torch.Tensor, reconstruction: torch.Tensor | None = None) -> ResidualTexture:
+    """On a flat reconstruction by default: smooth everywhere."""
     texture = ResidualTexture(SHAPE, len(residuals))
-    texture.fit(residuals)
+    returned = torch.zeros_like(residuals)
+    if reconstruction is not None:
+        returned = returned + reconstruction
+    texture.fit(returned + residuals, returned)
     return texture
 
 
@@ -39,6 +43,22 @@ def test_measures_spectrum_and_levels() -> None:
     assert float(texture.amplitude[0, 0, 0]) == 0
     assert float(ratio[ratio.isfinite()].mean()) == pytest.approx(1, abs=0.05)
     assert float(ratio[ratio.isfinite()].std()) < 0.15
+
+
+def test_measured_where_the_reconstruction_is_smooth() -> None:
+    """Half of each patch is full of detail that the decoder gets wrong by ten deviations."""
+    levels = torch.full((20,), 0.05)
+    clean = coloured(20, levels)
+    detail = torch.zeros(SHAPE)
+    detail[:8:2] = 1.0
+    smooth = smooth_voxels(detail.expand(20, *SHAPE))
+    assert bool(smooth[:, 9:].any())
+    assert not bool(smooth[:, :8].any())
+    wrong = clean + 0.5 * detail
+    before, after = fitted(clean, detail), fitted(wrong, detail)
+    assert torch.equal(after.levels, before.levels)
+    torch.testing.assert_close(after.amplitude, before.amplitude)
+    torch.testing.assert_close(after.levels, levels, rtol=0.4, atol=0)
 
 
 def test_errors_at_organ_borders_move_the_level_little() -> None:

@@ -25,6 +25,8 @@ def test_alike_is_near_its_floor_and_shifted_is_not() -> None:
     assert alike.kid_low < 0 < alike.kid_high
     assert alike.kid < alike.kid_floor < shifted.kid_low
     assert alike.fid == pytest.approx(alike.fid_floor, rel=0.5)
+    assert alike.fid_low < alike.fid < alike.fid_high < shifted.fid_low
+    assert alike.fid_floor_low < alike.fid_floor < alike.fid_floor_high
     assert shifted.fid > shifted.fid_floor + 3
 
 

@@ -93,8 +93,10 @@ def study_results() -> StudyResults:
         ),
         fidelity=(
             FidelityScore(
-                kid=0.0321, kid_low=0.0123, kid_high=0.0456, kid_floor=0.00789, fid=12.34,
-                fid_floor=5.678, n_real=6, n_synthetic=6, n_matched=3, slices_per_case=4,
+                kid=0.0321, kid_low=0.0123, kid_high=0.0456, kid_floor=0.00789,
+                fid=12.34, fid_low=11.11, fid_high=13.57,
+                fid_floor=5.678, fid_floor_low=4.44, fid_floor_high=6.66,
+                n_real=6, n_synthetic=6, n_matched=3, slices_per_case=4,
                 extractor="A network (ImageNet)", plane="axial",
             ),
         ),

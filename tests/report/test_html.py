@@ -118,7 +118,10 @@ def test_the_headline_is_pooled_and_hedged(page: Page, results: StudyResults) ->
 
 
 def test_every_other_number_stands_too(page: Page, results: StudyResults) -> None:
-    assert "axial 0.0321 [0.0123, 0.0456] 0.00789 6, 6 12.3 5.68 3" in page.text
+    assert (
+        "axial 0.0321 [0.0123, 0.0456] 0.00789 6, 6 12.3 [11.1, 13.6] 5.68 [4.44, 6.66] 3"
+        in page.text
+    )
     assert "A network (ImageNet)" in page.text
     tumour = wording.interval_text(results.segmentation["tumour"])
     assert f"tumour {tumour} 6 {tumour} 6" in page.text  # adherence, synthetic and real

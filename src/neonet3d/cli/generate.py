@@ -22,6 +22,7 @@ from neonet3d.cli.options import (
     interval_text,
     resolve,
     show,
+    show_fidelity,
     show_table,
     training_fold,
 )
@@ -205,20 +206,7 @@ def evaluate(
         adherence = summarise(mask_adherence(reader, drawn), seed=seed or 0)
         of_real = summarise(mask_adherence(reader, held_out), seed=seed or 0)
     if not as_json:
-        show_table(
-            ("plane", "KID [95 %]", "KID floor", "FID", "FID floor", "n (real/synthetic/matched)"),
-            [
-                (
-                    s.plane,
-                    f"{s.kid:.4f} [{s.kid_low:.4f}, {s.kid_high:.4f}]",
-                    f"{s.kid_floor:.4f}",
-                    f"{s.fid:.2f}",
-                    f"{s.fid_floor:.2f}",
-                    f"{s.n_real}/{s.n_synthetic}/{s.n_matched}",
-                )
-                for s in scores
-            ],
-        )
+        show_fidelity(scores)
         if adherence:
             show_table(
                 ("class", "Dice on synthetic", "Dice on real"),

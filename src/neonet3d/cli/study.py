@@ -19,6 +19,7 @@ from neonet3d.cli.options import (
     interval_text,
     resolve,
     show,
+    show_fidelity,
     show_table,
 )
 
@@ -117,20 +118,7 @@ def _run(
             ("NeoSeg", "Dice [95 % bootstrap]"),
             [(name, interval_text(value)) for name, value in results.segmentation.items()],
         )
-        show_table(
-            ("plane", "KID", "floor", "FID", "floor", "n"),
-            [
-                (
-                    s.plane,
-                    f"{s.kid:.4f}",
-                    f"{s.kid_floor:.4f}",
-                    f"{s.fid:.1f}",
-                    f"{s.fid_floor:.1f}",
-                    s.n_synthetic,
-                )
-                for s in results.fidelity
-            ],
-        )
+        show_fidelity(results.fidelity)
     show(
         {"report": str(page), "results": str(out / "results.json")}
         | {"auc": {arm.key: arm.auc.value for arm in results.arms}},

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.controlnet import one_hot
+from neonet3d.generation.ridge import RidgeRegression, neighbourhood
 from neonet3d.generation.wavelet import haar
 from neonet3d.types import LabelBatch, LatentBatch, Shape
 
@@ -61,23 +62,15 @@ class AnatomyPrior(nn.Module):
         """
         step = math.ceil(len(latents) / FIT_PATCHES)
         latents, label_maps = latents[::step], label_maps[::step]
-        n_features, channels = self.weight.shape
-        gram = torch.zeros(n_features, n_features, dtype=torch.float64)
-        moment = torch.zeros(n_features, channels, dtype=torch.float64)
-        voxels = 0
+        regression = RidgeRegression(len(self.weight), latents.shape[1], penalty=RIDGE)
         for z, maps in self._parts(latents, label_maps):
-            features = self._features(maps).flatten(0, 3).double()
-            target = z.movedim(1, -1).flatten(0, 3).double()
-            gram += features.T @ features
-            moment += features.T @ target
-            voxels += len(features)
-        gram += RIDGE * voxels * torch.eye(n_features, dtype=torch.float64)
-        self.weight.copy_(torch.linalg.solve(gram, moment))
+            regression.add(self._features(maps), z.movedim(1, -1))
+        self.weight.copy_(regression.solve())
 
         left = torch.cat([z - self.mean(maps) for z, maps in self._parts(latents, label_maps)])
         self.place_mean.copy_(left.sum(0) / (len(left) + PRIOR_PATCHES))
 
-        total = torch.zeros(len(self.spread), channels, dtype=torch.float64)
+        total = torch.zeros(self.spread.shape, dtype=torch.float64)
         count = torch.zeros(len(self.spread), 1, dtype=torch.float64)
         for z, maps in self._parts(latents, label_maps):
             square = (z - self.mean(maps)).square().movedim(1, -1).flatten(0, 3).double()
@@ -108,9 +101,7 @@ class AnatomyPrior(nn.Module):
     def _features(self, label_maps: LabelBatch) -> Float[Tensor, "b x y z f"]:
         """Wavelets of the map inside each latent voxel; fractions of the classes around it; 1."""
         inside = haar(haar(one_hot(label_maps, self.n_classes)))
-        fractions = F.pad(self._fractions(label_maps), (1,) * 6, mode="replicate")
-        around = fractions.unfold(2, 3, 1).unfold(3, 3, 1).unfold(4, 3, 1)
-        around = around.movedim(1, -1).flatten(-4)
+        around = neighbourhood(self._fractions(label_maps))
         ones = torch.ones_like(around[..., :1])
         return torch.cat([inside.movedim(1, -1), around, ones], dim=-1)
 

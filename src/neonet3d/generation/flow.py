@@ -31,14 +31,16 @@ def draw_times(n: int, device: torch.device) -> Float[Tensor, " n"]:
     return torch.sigmoid(torch.randn(n, device=device))
 
 
-def time_steps(steps: int, device: torch.device) -> Float[Tensor, " steps+1"]:
-    """1 = t_0 > ... > t_steps = 0, equally spaced."""
-    return torch.linspace(1, 0, steps + 1, device=device)
+def time_steps(steps: int, device: torch.device, start: float = 1) -> Float[Tensor, " steps+1"]:
+    """start = t_0 > ... > t_steps = 0, equally spaced."""
+    return torch.linspace(start, 0, steps + 1, device=device)
 
 
-def euler(velocity: Velocity, noise: Float[Tensor, b * s], steps: int) -> Float[Tensor, b * s]:
-    """Integrate from noise (t = 1) to data (t = 0) with ``steps`` evaluations, first order."""
-    x, times = noise, time_steps(steps, noise.device)
+def euler(
+    velocity: Velocity, x: Float[Tensor, b * s], steps: int, start: float = 1
+) -> Float[Tensor, b * s]:
+    """Integrate from ``x`` at t = ``start`` to data (t = 0): ``steps`` evaluations, first order."""
+    times = time_steps(steps, x.device, start)
     for now, after in pairwise(times):
         x = x + (after - now) * velocity(x, now.expand(len(x)))
     return x

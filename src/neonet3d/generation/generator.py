@@ -1,7 +1,8 @@
-"""LatentGenerator: autoencoder, anatomy, flow U-Net and ControlNet as one that draws volumes."""
+"""LatentGenerator: the five parts, from autoencoder to refiner, as one that draws volumes."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -16,9 +17,10 @@ from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.flow import Velocity, euler, guided
+from neonet3d.generation.refiner import Refiner
 from neonet3d.generation.texture import ResidualTexture
 from neonet3d.generation.unet import NULL_LABEL, FlowUNet
-from neonet3d.types import Shape
+from neonet3d.types import ImageBatch, LabelBatch, LatentBatch, Shape
 
 SAMPLE_BATCH = 16
 
@@ -37,6 +39,7 @@ class LatentGenerator(nn.Module):
         anatomy: AnatomyPrior,
         unet: FlowUNet,
         controlnet: ControlNet,
+        refiner: Refiner,
         card: ArtefactCard,
     ) -> None:
         super().__init__()
@@ -44,15 +47,28 @@ class LatentGenerator(nn.Module):
         self.anatomy = anatomy
         self.unet = unet
         self.controlnet = controlnet
+        self.refiner = refiner
         self.card = card
 
     @classmethod
     def load(cls, folder: Path | str) -> LatentGenerator:
-        """Load the four parts of a folder and check that they belong together.
+        """Load the five parts of a folder and check that they belong together.
 
         Raises:
             InputError: a part is missing, damaged, or was trained on another part.
         """
+        model = cls.load_unrefined(folder)
+        path = Path(folder) / "refiner"
+        card = read_card(path, kind="Refiner")
+        _require_parent(path, card, "controlnet", model.card)
+        load_weights(path, model.refiner, card)
+        fabric().to_device(model)
+        model.card = card
+        return model
+
+    @classmethod
+    def load_unrefined(cls, folder: Path | str) -> LatentGenerator:
+        """The same before a refiner was fitted: its refiner is the identity."""
         folder = Path(folder)
         autoencoder, parent = load_autoencoder(folder / "autoencoder")
         anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
@@ -61,7 +77,8 @@ class LatentGenerator(nn.Module):
         _require_parent(folder / "controlnet", card, "unet", unet_card)
         controlnet = ControlNet(unet, len(card.classes))
         load_weights(folder / "controlnet", controlnet, card)
-        model = cls(autoencoder, anatomy, unet, controlnet, card).eval()
+        refiner = Refiner(len(card.classes))
+        model = cls(autoencoder, anatomy, unet, controlnet, refiner, card).eval()
         fabric().to_device(model)
         return model
 
@@ -116,9 +133,35 @@ class LatentGenerator(nn.Module):
             noise = here.to_device(torch.randn(shape, generator=generator))
             with here.autocast():
                 residual = euler(self._velocity(maps, wanted, guidance), noise, steps)
-                decoded = self.autoencoder.decode(self.anatomy.restore(residual, maps))[:, 0]
-            images.append(self.autoencoder.texture.add(decoded.float(), generator).cpu())
+                drawn = self.autoencoder.decode(self.anatomy.restore(residual, maps))
+            refined = self.refiner(drawn, maps)[:, 0]
+            images.append(self.autoencoder.texture.add(refined, generator).cpu())
         return torch.cat(images)
+
+    @torch.inference_mode()
+    def redraw(
+        self,
+        residual: LatentBatch,
+        maps: LabelBatch,
+        labels: Int[Tensor, " b"],
+        *,
+        start: float,
+        steps: int,
+        generator: torch.Generator,
+    ) -> ImageBatch:
+        """Noise the residual of a latent up to t = ``start`` and draw it again, not refined.
+
+        SDEdit (Meng et al. 2021, arXiv 2108.01073). ``steps`` is for the whole way from t = 1.
+        """
+        here = fabric()
+        residual, maps, labels = (here.to_device(x) for x in (residual, maps, labels))
+        labels = torch.where(labels < 0, NULL_LABEL, labels)
+        noise = here.to_device(torch.randn(residual.shape, generator=generator))
+        noised = (1 - start) * residual + start * noise
+        with here.autocast():
+            velocity = self._velocity(maps, labels, 1.0)
+            drawn = euler(velocity, noised, math.ceil(start * steps), start)
+            return self.autoencoder.decode(self.anatomy.restore(drawn, maps))
 
     @torch.inference_mode()
     def reconstruction_psnr_db(self, images: Float[Tensor, "n x y z"]) -> Float[Tensor, " n"]:

@@ -1,4 +1,4 @@
-"""Training NeoGen: autoencoder, anatomy prior, flow U-Net, ControlNet, each an artefact of its own.
+"""Training NeoGen: autoencoder, anatomy prior, U-Net, ControlNet, refiner, each an artefact.
 
 Each function is handed a fold and reads ``fold.training`` only. A folder that already holds the
 model it would make is read instead; a half-trained one goes on from its last state.
@@ -6,8 +6,7 @@ model it would make is read instead; a half-trained one goes on from its last st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+import math
 from pathlib import Path
 
 import torch
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import (
     GRID_MULTIPLE,
-    Patches,
-    draw_shifts,
     fit_patches,
     load_patches,
     orientations_of,
@@ -26,26 +23,33 @@ from neonet3d.config import Config, LoopConfig, Section
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
+from neonet3d.engine.progress import progress
 from neonet3d.engine.run import Timer, untimed
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
-from neonet3d.generation.autoencoder import Autoencoder, AutoencoderObjective
+from neonet3d.generation.autoencoder import AutoencoderObjective
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.generator import (
     LatentGenerator,
     build_autoencoder,
     latent_shape,
     load_anatomy,
-    load_autoencoder,
     load_unet,
+)
+from neonet3d.generation.latents import (
+    ENCODE_BATCH,
+    VIEWS,
+    FoldLatents,
+    anatomy_residuals,
+    posterior_means,
+    reconstructions,
 )
 from neonet3d.generation.objectives import ControlObjective, FlowObjective
 from neonet3d.generation.unet import FlowUNet
 
-ENCODE_BATCH = 16
-VIEWS = 8  # encodings of each training case, in different positions
-LARGEST_SHIFT = 2  # voxels
 INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the autoencoder trains
+REFINER_PAIRS = 96  # as many redrawn patches, evenly taken, are plenty for a few hundred weights
+REFINER_STARTS = (0.6, 1.0)  # how far they are noised before they are drawn again
 
 
 def train_generator(
@@ -53,7 +57,8 @@ def train_generator(
 ) -> LatentGenerator:
     """NeoGen on the training cases of one fold.
 
-    Writes ``autoencoder/``, ``anatomy/``, ``unet/`` and ``controlnet/`` below ``folder``.
+    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/`` and ``refiner/`` below
+    ``folder``.
 
     Raises:
         InputError: cases without masks, or a folder that holds something else.
@@ -72,6 +77,8 @@ def train_generator(
         _train_unet(latents, config, folder)
     with timed("train ControlNet"):
         _train_controlnet(latents, config, folder)
+    with timed("fit refiner"):
+        _fit_refiner(latents, config, folder)
     return LatentGenerator.load(folder)
 
 
@@ -113,47 +120,18 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
         seed=config.seed,
         description=f"{fold.name}: autoencoder",
     )
-    model.fit_latent_statistics(_encode(model, patches.images))
-    residuals = fabric().to_device(patches.images) - _reconstruct(model, patches.images)
-    model.texture.fit(residuals)
+    model.fit_latent_statistics(posterior_means(model, patches.images))
+    images, returned = fabric().to_device(patches.images), reconstructions(model, patches.images)
+    model.texture.fit(images, returned)
     facts = {
         "latent_mean": model.encoder.latent_mean.tolist(),
         "latent_std": model.encoder.latent_std.tolist(),
         "latent_gain": model.encoder.latent_gain.tolist(),
         "training_loss": loss,
-        "training_psnr_db": float(10 * torch.log10(4 / residuals.square().mean())),
+        "training_psnr_db": float(10 * torch.log10(4 / (images - returned).square().mean())),
     }
     save_artefact(folder, model, card.model_copy(update={"facts": facts}))
     remove_training_state(folder)
-
-
-@dataclass(frozen=True)
-class FoldLatents:
-    """The training fold as latents; encoded when first asked for, since a finished part needs none.
-
-    An encoder of 4x4x4 blocks is not equivariant to moves by single voxels, so augmentation comes
-    before encoding; encoding once makes the training of the flow free of the autoencoder. There are
-    no flips: a liver has a left and a right, and few steps are better spent on one orientation.
-    """
-
-    fold: Fold
-    folder: Path
-
-    @cached_property
-    def model(self) -> tuple[Autoencoder, ArtefactCard]:
-        return load_autoencoder(self.folder)
-
-    @cached_property
-    def encoded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, label maps and labels, each case in ``VIEWS`` positions, on the CPU."""
-        autoencoder, card = self.model
-        assert card.normaliser is not None  # train_autoencoder always sets it
-        patches = load_patches(self.fold.training, card.grid, card.normaliser)
-        shifts = draw_shifts(VIEWS, LARGEST_SHIFT, seed=card.seed)
-        views: list[Patches] = [patches.moved(shift) for shift in shifts]
-        latents = torch.cat([_standardised(autoencoder, view.images) for view in views])
-        label_maps = torch.cat([view.required_label_maps() for view in views])
-        return latents, label_maps, torch.cat([view.outcomes for view in views])
 
 
 def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
@@ -175,7 +153,7 @@ def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
     if claim_folder(folder / "unet", card):
         return
     latents, label_maps, labels = data.encoded
-    residuals = _residuals(anatomy, latents, label_maps)
+    residuals = anatomy_residuals(anatomy, latents, label_maps)
     shape = latent_shape(card)
     unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], shape, config.unet))
     unet.gaussian.fit(residuals)
@@ -199,7 +177,7 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
     if claim_folder(folder / "controlnet", card):
         return
     latents, label_maps, labels = data.encoded
-    residuals = _residuals(anatomy, latents, label_maps)
+    residuals = anatomy_residuals(anatomy, latents, label_maps)
     schema = data.fold.training.schema
     controlnet = seeded(config.seed, lambda: ControlNet(unet, len(schema)))
     objective = ControlObjective(
@@ -221,6 +199,39 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
     )
 
 
+def _fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
+    """The closed-form refiner on training patches and what the generator redraws of them."""
+    generator = LatentGenerator.load_unrefined(folder)
+    card = _child_card("Refiner", config.sampler, data, config, controlnet=generator.card)
+    if claim_folder(folder / "refiner", card):
+        return
+    latents, label_maps, labels = data.encoded
+    step = math.ceil(len(latents) / REFINER_PAIRS)
+    rng = torch.Generator().manual_seed(card.seed)
+    refiner, regression = generator.refiner, generator.refiner.regression()
+    with progress(f"{data.fold.name}: refiner", VIEWS) as advance:
+        for number, view in enumerate(data.views()):
+            first = number * len(view)
+            rows = [row for row in range(first, first + len(view)) if row % step == 0]
+            for part in torch.tensor(rows, dtype=torch.long).split(ENCODE_BATCH):
+                maps = label_maps[part]
+                drawn = generator.redraw(
+                    anatomy_residuals(generator.anatomy, latents[part], maps),
+                    maps,
+                    labels[part],
+                    start=float(torch.empty(()).uniform_(*REFINER_STARTS, generator=rng)),
+                    steps=config.sampler.steps,
+                    generator=rng,
+                )
+                scans, maps = (
+                    fabric().to_device(x) for x in (view.images[part - first, None], maps)
+                )
+                refiner.show(regression, drawn, maps, scans)
+            advance()
+    refiner.weight.copy_(regression.solve())
+    save_artefact(folder / "refiner", refiner, card)
+
+
 def _child_card(
     kind: str, section: Section, data: FoldLatents, config: Config, **parents: ArtefactCard
 ) -> ArtefactCard:
@@ -234,15 +245,6 @@ def _child_card(
         normaliser=parent.normaliser,
         grid=parent.grid,
         parents=parents,
-    )
-
-
-@torch.no_grad()
-def _residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor) -> Tensor:
-    here = fabric()
-    parts = zip(latents.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True)
-    return torch.cat(
-        [anatomy.residual(here.to_device(z), here.to_device(maps)).cpu() for z, maps in parts]
     )
 
 
@@ -267,33 +269,3 @@ def _draw_from(data: list[Tensor], loop: LoopConfig) -> DrawBatch:
         return [part[index] for part in data]
 
     return draw
-
-
-def _encode(model: Autoencoder, images: Tensor) -> Tensor:
-    """Posterior means (not standardised), on the device."""
-    here = fabric()
-    with torch.no_grad(), here.autocast():
-        parts = [
-            model.encoder.posterior(here.to_device(p)[:, None])[0]
-            for p in images.split(ENCODE_BATCH)
-        ]
-    return torch.cat(parts)
-
-
-def _standardised(model: Autoencoder, images: Tensor) -> Tensor:
-    here = fabric()
-    with torch.no_grad(), here.autocast():
-        parts = [
-            model.encoder(here.to_device(p)[:, None]).cpu() for p in images.split(ENCODE_BATCH)
-        ]
-    return torch.cat(parts)
-
-
-def _reconstruct(model: Autoencoder, images: Tensor) -> Tensor:
-    here = fabric()
-    with torch.no_grad(), here.autocast():
-        parts = [
-            model.decode(model.encoder(here.to_device(p)[:, None]))[:, 0].float()
-            for p in images.split(ENCODE_BATCH)
-        ]
-    return torch.cat(parts)

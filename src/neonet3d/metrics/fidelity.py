@@ -34,10 +34,14 @@ class FidelityScore:
         kid: Unbiased KID over all cases.
         kid_low: Lower end of its 95 % case-bootstrap interval.
         kid_high: Upper end.
-        kid_floor: The *largest* KID among random splits of the real cases (their mean is 0 by
-            construction): below it, synthetic cannot be told from real.
+        kid_floor: 97.5 % quantile of KID between random halves of the real cases (their mean is 0
+            by construction): below it, synthetic cannot be told from real.
         fid: Mean FID over the matched splits.
+        fid_low: Lower end of the middle 95 % of the splits; see ``floor.Spread``.
+        fid_high: Upper end.
         fid_floor: Mean real-to-real FID over the same splits, at the same n.
+        fid_floor_low: Lower end of the middle 95 % of the splits.
+        fid_floor_high: Upper end.
         n_real: Real cases.
         n_synthetic: Synthetic cases.
         n_matched: Cases on each side of ``fid`` and ``fid_floor``.
@@ -51,7 +55,11 @@ class FidelityScore:
     kid_high: float
     kid_floor: float
     fid: float
+    fid_low: float
+    fid_high: float
     fid_floor: float
+    fid_floor_low: float
+    fid_floor_high: float
     n_real: int
     n_synthetic: int
     n_matched: int
@@ -97,7 +105,11 @@ def fidelity_score(
         kid_high=interval.high,
         kid_floor=real_floor(real, "kid", seed, groups=real_groups, n_splits=100).high,
         fid=matched.distance.mean,
+        fid_low=matched.distance.low,
+        fid_high=matched.distance.high,
         fid_floor=matched.floor.mean,
+        fid_floor_low=matched.floor.low,
+        fid_floor_high=matched.floor.high,
         n_real=n_real,
         n_synthetic=n_synthetic,
         n_matched=matched.distance.n_cases,

@@ -1,0 +1,105 @@
+"""Patches through the autoencoder: a training fold as latents, encoded once.
+
+An encoder of 4x4x4 blocks is not equivariant to moves by single voxels, so augmentation comes
+before encoding; encoding once makes the training of the flow free of the autoencoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import Patches, draw_shifts, load_patches
+from neonet3d.engine.artefact import ArtefactCard
+from neonet3d.engine.device import fabric
+from neonet3d.generation.anatomy import AnatomyPrior
+from neonet3d.generation.autoencoder import Autoencoder
+from neonet3d.generation.generator import load_autoencoder
+
+ENCODE_BATCH = 16
+VIEWS = 8  # encodings of each training case, in different positions
+LARGEST_SHIFT = 2  # voxels
+
+
+@dataclass(frozen=True)
+class FoldLatents:
+    """The training fold as latents; encoded when first asked for, since a finished part needs none.
+
+    There are no flips: a liver has a left and a right, and few steps are better spent on one
+    orientation. Case i in position v is row ``v * n_cases + i``.
+    """
+
+    fold: Fold
+    folder: Path
+
+    @cached_property
+    def model(self) -> tuple[Autoencoder, ArtefactCard]:
+        return load_autoencoder(self.folder)
+
+    @cached_property
+    def patches(self) -> Patches:
+        """The training cases where they lie."""
+        card = self.model[1]
+        assert card.normaliser is not None  # train_autoencoder always sets it
+        return load_patches(self.fold.training, card.grid, card.normaliser)
+
+    def views(self) -> Iterator[Patches]:
+        """The cases in each of ``VIEWS`` positions, one after the other."""
+        shifts = draw_shifts(VIEWS, LARGEST_SHIFT, seed=self.model[1].seed)
+        return (self.patches.moved(shift) for shift in shifts)
+
+    @cached_property
+    def encoded(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents, label maps and labels of all positions, on the CPU."""
+        autoencoder, _ = self.model
+        latents, label_maps, labels = [], [], []
+        for view in self.views():
+            latents.append(standardised_latents(autoencoder, view.images))
+            label_maps.append(view.required_label_maps())
+            labels.append(view.outcomes)
+        return torch.cat(latents), torch.cat(label_maps), torch.cat(labels)
+
+
+@torch.no_grad()
+def anatomy_residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor) -> Tensor:
+    here = fabric()
+    parts = zip(latents.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True)
+    return torch.cat(
+        [anatomy.residual(here.to_device(z), here.to_device(maps)).cpu() for z, maps in parts]
+    )
+
+
+def posterior_means(model: Autoencoder, images: Tensor) -> Tensor:
+    """Posterior means (not standardised), on the device."""
+    here = fabric()
+    with torch.no_grad(), here.autocast():
+        parts = [
+            model.encoder.posterior(here.to_device(p)[:, None])[0]
+            for p in images.split(ENCODE_BATCH)
+        ]
+    return torch.cat(parts)
+
+
+def standardised_latents(model: Autoencoder, images: Tensor) -> Tensor:
+    here = fabric()
+    with torch.no_grad(), here.autocast():
+        parts = [
+            model.encoder(here.to_device(p)[:, None]).cpu() for p in images.split(ENCODE_BATCH)
+        ]
+    return torch.cat(parts)
+
+
+def reconstructions(model: Autoencoder, images: Tensor) -> Tensor:
+    here = fabric()
+    with torch.no_grad(), here.autocast():
+        parts = [
+            model.decode(model.encoder(here.to_device(p)[:, None]))[:, 0].float()
+            for p in images.split(ENCODE_BATCH)
+        ]
+    return torch.cat(parts)
