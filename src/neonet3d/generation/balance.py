@@ -15,22 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
-from neonet3d.cohort.patches import load_patches
-from neonet3d.cohort.volume import Volume, write_atomically
+from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import BalanceConfig, SamplerConfig
 from neonet3d.errors import InputError, RunError
+from neonet3d.generation.gate import QualityGate
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.masks import deform_mask
 from neonet3d.generation.sample import SyntheticCase, as_volume, masks_on_grid
-from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
 from neonet3d.types import Advance, no_advance
-
-READ_REAL_CASES = 20  # real patches that set the gate's threshold
 
 
 @dataclass(frozen=True)
@@ -146,7 +143,7 @@ def balance_cohort(
             if last and refused:
                 raise RunError(
                     f"{len(refused)} synthetic cases were refused {config.attempts} times: the "
-                    "tumour is not where the mask has it, or they are too near to a patient. Train "
+                    "tumour is not where the mask has it, or they copy a training patient. Train "
                     "the generator longer, or lower balance.adherence_quantile."
                 )
             pending = refused
@@ -158,60 +155,6 @@ def balance_cohort(
     }
     write_atomically(out / "balance.json", (json.dumps(record, indent=2) + "\n").encode())
     return writer.finish()
-
-
-@dataclass(frozen=True)
-class QualityGate:
-    """What a synthetic patch must pass.
-
-    Attributes:
-        training: (n, x, y, z) normalised training images.
-        closest: smallest root mean square distance between two of them.
-        least_dice: least tumour Dice of NeoSeg's reading against the mask. NeoSeg knows whole scans
-            and reads patches less well, so the measure is how it reads *real* training patches.
-    """
-
-    segmenter: Segmenter
-    training: Float[Tensor, "n x y z"]
-    closest: float
-    least_dice: float
-
-    @classmethod
-    def of(
-        cls,
-        training: Cohort,
-        generator: LatentGenerator,
-        segmenter: Segmenter,
-        config: BalanceConfig,
-    ) -> QualityGate:
-        card = generator.card
-        assert card.normaliser is not None  # the autoencoder always records one
-        images = load_patches(training, card.grid, card.normaliser).images
-        flat = images.flatten(1)
-        apart = torch.cdist(flat, flat) / math.sqrt(flat.shape[1])
-        apart.fill_diagonal_(math.inf)
-        sample = training.cases[:: math.ceil(len(training) / READ_REAL_CASES)]
-        readings = [tumour_dice(segmenter, *case.read_with_mask()) for case in sample]
-        known = [reading for reading in readings if not np.isnan(reading)]
-        least = float(np.quantile(known, config.adherence_quantile)) if known else 0.0
-        return cls(segmenter, images, float(apart.min()), least)
-
-    def accepts(self, image: Float[Tensor, "x y z"], volume: Volume, label_map: Volume) -> bool:
-        """Whether a patch passes; ``volume`` is the same image in units of the reference."""
-        nearest = (self.training - image).square().mean((1, 2, 3)).sqrt().min()
-        if float(nearest) < self.closest:
-            return False
-        score = tumour_dice(self.segmenter, volume, label_map)
-        return bool(np.isnan(score) or score >= self.least_dice)
-
-
-def tumour_dice(segmenter: Segmenter, image: Volume, label_map: Volume) -> float:
-    """Dice of NeoSeg's tumour against the mask's; nan where both are empty or there is no class."""
-    schema = segmenter.card.schema_
-    if "tumour" not in schema:
-        return math.nan
-    found = segmenter.segment(image).label_map.data
-    return dice(found, label_map.data, {"tumour": schema.value("tumour")})["tumour"]
 
 
 def _deformed(

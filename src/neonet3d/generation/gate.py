@@ -1,0 +1,88 @@
+"""The quality gate: what a synthetic patch must pass before a classifier may learn from it.
+
+It must show its tumour where the mask has it, and it must not be a training patch over again.
+Copying is measured as Carlini et al. 2023 (arXiv 2301.13188) do it, by the distance to the nearest
+training patch *relative to the mean distance to its 50 nearest*. A plain distance would call every
+smooth patch a copy, since what lies near the middle of all patches lies near each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.patches import load_patches
+from neonet3d.cohort.volume import Volume
+from neonet3d.config import BalanceConfig
+from neonet3d.generation.generator import LatentGenerator
+from neonet3d.metrics.overlap import dice
+from neonet3d.segmentation.predict import Segmenter
+
+READ_REAL_CASES = 20  # real patches that set the threshold of the Dice
+NEIGHBOURS = 50
+COPY_RATIO = 0.3
+"""Under it a patch counts as a copy. Carlini et al. take 0.5 for images drawn without a mask; these
+are drawn on the (deformed) mask of a patient, and lie nearest to that patient for a good reason. On
+phantoms such draws have 0.35 or more, and training patches with some noise 0.17 or less."""
+
+
+@dataclass(frozen=True)
+class QualityGate:
+    """What a synthetic patch must pass.
+
+    Attributes:
+        training: (n, x, y, z) normalised training images.
+        least_dice: least tumour Dice of NeoSeg's reading against the mask. NeoSeg knows whole scans
+            and reads patches less well, so the measure is how it reads *real* training patches.
+    """
+
+    segmenter: Segmenter
+    training: Float[Tensor, "n x y z"]
+    least_dice: float
+
+    @classmethod
+    def of(
+        cls,
+        training: Cohort,
+        generator: LatentGenerator,
+        segmenter: Segmenter,
+        config: BalanceConfig,
+    ) -> QualityGate:
+        card = generator.card
+        assert card.normaliser is not None  # the autoencoder always records one
+        images = load_patches(training, card.grid, card.normaliser).images
+        sample = training.cases[:: math.ceil(len(training) / READ_REAL_CASES)]
+        readings = [tumour_dice(segmenter, *case.read_with_mask()) for case in sample]
+        known = [reading for reading in readings if not np.isnan(reading)]
+        least = float(np.quantile(known, config.adherence_quantile)) if known else 0.0
+        return cls(segmenter, images, least)
+
+    def accepts(self, image: Float[Tensor, "x y z"], volume: Volume, label_map: Volume) -> bool:
+        """Whether a patch passes; ``volume`` is the same image in units of the reference."""
+        if copy_ratio(image, self.training) < COPY_RATIO:
+            return False
+        score = tumour_dice(self.segmenter, volume, label_map)
+        return bool(np.isnan(score) or score >= self.least_dice)
+
+
+def copy_ratio(image: Float[Tensor, "x y z"], training: Float[Tensor, "n x y z"]) -> float:
+    """Distance to the nearest training image over the mean distance to the ``NEIGHBOURS`` nearest.
+
+    0 for a copy, at most 1; 1 where there is only one training image, for which it says nothing.
+    """
+    distances = (training - image).square().mean((1, 2, 3)).sqrt().sort().values[:NEIGHBOURS]
+    return float(distances[0] / distances.mean().clamp_min(1e-12)) if len(distances) > 1 else 1.0
+
+
+def tumour_dice(segmenter: Segmenter, image: Volume, label_map: Volume) -> float:
+    """Dice of NeoSeg's tumour against the mask's; nan where both are empty or there is no class."""
+    schema = segmenter.card.schema_
+    if "tumour" not in schema:
+        return math.nan
+    found = segmenter.segment(image).label_map.data
+    return dice(found, label_map.data, {"tumour": schema.value("tumour")})["tumour"]
