@@ -4,12 +4,16 @@
 set -euo pipefail
 data=${NEONET3D_DATA:-$(cd "$(dirname "$0")/../.." && pwd)/shared/data}
 neonet3d=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/neonet3d
+commit=$(git -C "$(dirname "$0")" describe --always --dirty)
+bf16=$(grep -q avx512_bf16 /proc/cpuinfo && echo " with AVX-512 bf16" || true)
+python=$(dirname "$neonet3d")/python
+picture=$(cd "$(dirname "$0")" && pwd)/pairs_picture.py
 mkdir -p "$1" && cd "$1"
 
 run() {
     local started=$SECONDS
     echo "    \$ neonet3d ${*//$data/\$NEONET3D_DATA}"
-    "$neonet3d" "$@" 2>progress.txt | sed 's/^/    /'
+    "$neonet3d" "$@" 2>"progress-$1-$2.txt" | sed 's/^/    /'
     echo "    ($((SECONDS - started)) s)"
     echo
 }
@@ -17,9 +21,10 @@ run() {
 cat <<EOF
 # Real data, from import to figures
 
-Printed by \`bench/real_data.sh\` on $(date -u +%F), $(nproc) CPU cores, preset \`cpu\`. The data are public:
-Task04_Hippocampus of the Medical Segmentation Decathlon (T1 MR crops, masks of two parts) and
-VesselMNIST3D of MedMNIST v2 (binary vessel segments, 11 % aneurysms, official split).
+Printed by \`bench/real_data.sh\` on $(date -u +%F) at commit $commit, $(nproc) CPU cores$bf16, preset
+\`cpu\`. The data are public: Task04_Hippocampus of the Medical Segmentation Decathlon (T1 MR crops,
+masks of two parts) and VesselMNIST3D of MedMNIST v2 (binary vessel segments, 11 % aneurysms, official
+split). \`NEONET3D_DATA\` is the folder that holds them.
 
 ## Hippocampus: image and mask pairs for masks that the generator has not seen
 
@@ -37,7 +42,13 @@ run generate train hippocampus hippocampus-generator --fold 0/5
 run generate sample hippocampus-generator hippocampus-synthetic --masks hippocampus --fold 0/5
 run generate evaluate hippocampus hippocampus-synthetic --segmenter hippocampus-segmenter --fold 0/5
 
+"$python" "$picture" hippocampus hippocampus-synthetic hippocampus.png
 cat <<EOF
+![Real hippocampi (rows 1 and 3) and synthetic ones on the same, unseen masks (rows 2 and 4)](images/hippocampus.png)
+
+*Axial and sagittal middle slices of the first ten held-out cases: real above, synthetic below
+(\`bench/pairs_picture.py\`).*
+
 ## Vessels: PattenNet on an official split
 
 Training and validation cases train (the split stands in participants.tsv); the test cases are
