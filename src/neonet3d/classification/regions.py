@@ -1,6 +1,6 @@
 """Where a sign of perineural invasion can be: soft region maps for guided pooling.
 
-Global pooling loses a sparse peritumoural sign among 50,000 voxels (``phantom-recipe``: lessons).
+Global pooling loses a sparse peritumoural sign among 50,000 voxels.
 The regions follow the anatomy that PNI follows: the tumour, the shell around it, the portal
 branches near it (the Glisson sheath runs along them), the liver, and the whole patch.
 """

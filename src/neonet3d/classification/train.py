@@ -167,7 +167,7 @@ def draw_balanced(
     """Draw cases so that the classes come 1:1 and provenance says nothing about the class.
 
     Where both classes hold synthetic cases, both draw the same share of them (the mean of the two);
-    otherwise being synthetic would predict the label (generator-lessons 2). A class without
+    otherwise being synthetic would predict the label. A class without
     synthetic cases draws real ones only, which is what the rare-class recipe does.
     """
     weight = torch.zeros(len(outcomes), dtype=torch.float64)

@@ -2,7 +2,7 @@
 
 In hepatobiliary MR the reference is the median of the liver: flip angle, repetition time and
 uptake change the signal of everything, and the ratio to the liver is what a reader looks at
-(``phantom-recipe``: lesson 2 for the classifier). Without a liver mask it is a high percentile.
+Without a liver mask it is a high percentile.
 The ceiling is fitted on the training fold.
 """
 

@@ -23,7 +23,7 @@ from nibabel.wrapstruct import WrapStructError
 from neonet3d.errors import InputError
 from neonet3d.types import Affine, ImageArray, LabelMap, Shape, Triple
 
-GRID_TOLERANCE_MM = 1e-3  # field notes 4: image and mask may differ by less than this at a corner
+GRID_TOLERANCE_MM = 1e-3  # image and mask may differ by less than this at a corner
 QFORM_TOLERANCE_MM = 0.1
 SHEAR_TOLERANCE = 1e-3  # cosine between two voxel axes
 
@@ -278,7 +278,7 @@ def _check_affine(image: nib.Nifti1Image, name: str) -> None:
 def _read_verified(path: Path, name: str) -> bytes:
     """All bytes of a file; a gzip stream is read to its end, which checks its CRC.
 
-    nibabel stops before the trailer and so never sees a wrong CRC (field notes 3.6).
+    nibabel stops before the trailer and so never sees a wrong CRC.
     """
     if not path.is_file():
         raise InputError(f"{name}: there is no file {path}. Check the path.")

@@ -12,7 +12,7 @@ closed form, and the deep paths start at zero: training begins at the best linea
 noise, which a few hundred steps from a random start do not reach.
 
 The latent is standardised per channel over the training fold; mean and deviation are buffers of
-the model and travel with its weights (field notes 3.1). Architecture and sizes are our choice; the
+the model and travel with its weights. Architecture and sizes are our choice; the
 papers state neither.
 """
 
@@ -100,7 +100,8 @@ class Encoder(nn.Module):
         return mean, (log_variance + INITIAL_LOG_VARIANCE).clamp(-20, 10)
 
     def forward(self, image: ImageBatch) -> LatentBatch:
-        """Mean of the posterior, standardised per channel; never a sample (field notes 3.4)."""
+        """Mean of the posterior, standardised per channel; never a sample: a sample of the posterior would
+        add noise that the flow then has to learn."""
         return self._standardise(self.posterior(image)[0])
 
     def _standardise(self, mean: LatentBatch) -> LatentBatch:
@@ -174,7 +175,7 @@ class Autoencoder(nn.Module):
 class AutoencoderObjective(nn.Module):
     """L1 on wavelet coefficients and on the image, plus KL averaged over the latent.
 
-    The KL is a mean in float32: summed, it overflows under mixed precision (field notes 3.9). L1 on
+    The KL is a mean in float32: summed, it overflows under mixed precision. L1 on
     Haar coefficients keeps edges, since seven of the eight bands are differences.
     """
 

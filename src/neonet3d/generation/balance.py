@@ -1,7 +1,7 @@
 """Balancing a training fold with synthetic cases, behind a quality gate.
 
 Two ways. ``rare_class`` fills the rarer class to 1:1, as the NeoNet abstract words it; it makes
-*being synthetic* a sign of the class and cost 6 AUC points in a prototype (generator-lessons 2).
+*being synthetic* a sign of the class and cost 6 AUC points in a prototype.
 ``both_classes`` also ends at 1:1, but gives synthetic cases to both classes, and the classifier
 draws the same share of them from each.
 """

@@ -3,7 +3,7 @@
 A trainable copy of the U-Net's encoder sees the label map and adds to the U-Net's states through
 zero-initialised convolutions, so that at the start the output is the U-Net's bit for bit. The map
 comes in at *full* resolution: space-to-depth, then a strided convolution. Nearest-neighbour
-shrinking to the latent grid would lose a vein that is one voxel wide (field notes 3.3).
+shrinking to the latent grid would lose a vein that is one voxel wide.
 """
 
 from __future__ import annotations

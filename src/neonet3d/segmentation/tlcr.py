@@ -1,4 +1,4 @@
-"""TLCR: tumour-localised cropping (NeoNet, arXiv:2603.29449; the steps are ours, design section 4).
+"""TLCR: tumour-localised cropping (NeoNet, arXiv:2603.29449; the steps are ours).
 
 A window of fixed size in mm is laid over the index lesion and read onto the ROI grid. The masks
 stay as they were drawn: closing and small components decide where to look, not what is seen.
