@@ -28,6 +28,9 @@ app = typer.Typer(help="Make, import and check cohorts.", no_args_is_help=True)
 def phantom(
     out: OutPath,
     n: Annotated[int | None, typer.Option(help="Patients; the preset's by default.", min=1)] = None,
+    roi: Annotated[
+        bool, typer.Option("--roi", help="Only the window around the tumour (roi of the preset).")
+    ] = False,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -41,7 +44,13 @@ def phantom(
     settings = resolve(preset, config, overrides, seed)
     wanted = settings.phantom if n is None else settings.phantom.model_copy(update={"n": n})
     with progress("phantom patients", wanted.n) as advance:
-        cohort = write_phantom_cohort(out, wanted, seed=settings.seed, advance=advance)
+        cohort = write_phantom_cohort(
+            out,
+            wanted,
+            seed=settings.seed,
+            roi=settings.roi if roi else None,
+            advance=advance,
+        )
     positive = int(cohort.outcomes.sum())
     show(
         {"cohort": str(out), "cases": len(cohort), "positive": positive},

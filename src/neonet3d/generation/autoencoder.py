@@ -100,8 +100,10 @@ class Encoder(nn.Module):
         return mean, (log_variance + INITIAL_LOG_VARIANCE).clamp(-20, 10)
 
     def forward(self, image: ImageBatch) -> LatentBatch:
-        """Mean of the posterior, standardised per channel; never a sample: a sample of the posterior would
-        add noise that the flow then has to learn."""
+        """Mean of the posterior, standardised per channel.
+
+        Never a sample of it, whose noise the flow would have to learn.
+        """
         return self._standardise(self.posterior(image)[0])
 
     def _standardise(self, mean: LatentBatch) -> LatentBatch:

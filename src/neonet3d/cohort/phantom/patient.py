@@ -36,6 +36,7 @@ _PORTAL_TERMINALS, _PORTAL_NEAR_TUMOUR = 46, 24
 _HEPATIC_TERMINALS, _HEPATIC_NEAR_TUMOUR = 40, 6
 _PORTAL_ROOT_MM, _HEPATIC_ROOT_MM = (6.2, 8.0), (6.0, 7.8)
 _NEAR_TUMOUR_MM = 24.0
+_WINDOW_JITTER_MM = 2.5  # a tumour does not lie in the very middle of its window (recipe)
 _TERMINAL_DEPTH_MM = 5.0  # veins end below the capsule (ours)
 
 
@@ -51,6 +52,7 @@ class _Stream(IntEnum):
     TEXTURE = 6
     NOISE = 7
     ORGANS = 8
+    WINDOW = 9
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,26 @@ def simulate_patient(
     """
     grid = Grid.centred(spacing_mm, field_of_view_mm)
     return render_patient(draw_patient(seed), grid)
+
+
+def simulate_roi(
+    seed: int, *, shape: tuple[int, int, int], spacing_mm: Vector = (2.0, 2.0, 4.0)
+) -> PhantomCase:
+    """Simulate the same patient's region of interest only: a window around the tumour.
+
+    Args:
+        seed: Not negative; a seed is the same patient as in `simulate_patient`.
+        shape: Voxels along x, y, z.
+        spacing_mm: Voxel size along x, y, z in mm.
+
+    Raises:
+        ValueError: As `simulate_patient`.
+    """
+    patient = draw_patient(seed)
+    jitter = _rng(seed, _Stream.WINDOW).normal(0, _WINDOW_JITTER_MM, 3)
+    x, y, z = (patient.scene.tumour.centre_mm + jitter).tolist()
+    extent = (shape[0] * spacing_mm[0], shape[1] * spacing_mm[1], shape[2] * spacing_mm[2])
+    return render_patient(patient, Grid.centred(spacing_mm, extent, (x, y, z)))
 
 
 def draw_label(seed: int) -> pni.Invasion:

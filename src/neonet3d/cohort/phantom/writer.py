@@ -9,9 +9,9 @@ from pathlib import Path
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.phantom.patient import PhantomCase, simulate_patient
+from neonet3d.cohort.phantom.patient import PhantomCase, simulate_patient, simulate_roi
 from neonet3d.cohort.volume import Volume
-from neonet3d.config import PhantomConfig
+from neonet3d.config import PhantomConfig, RoiConfig
 from neonet3d.types import Advance, LabelSchema, no_advance
 
 PHANTOM_CLASSES = LabelSchema(("background", "liver", "portal_vein", "hepatic_vein", "tumour"))
@@ -19,15 +19,23 @@ SEED_STRIDE = 100_000  # cohorts of different seeds share no patient
 
 
 def write_phantom_cohort(
-    out: Path, config: PhantomConfig, *, seed: int, advance: Advance = no_advance
+    out: Path,
+    config: PhantomConfig,
+    *,
+    seed: int,
+    roi: RoiConfig | None = None,
+    advance: Advance = no_advance,
 ) -> Cohort:
     """Simulate ``config.n`` patients on all cores and write them as a cohort.
+
+    With ``roi``, only a window of its shape and spacing around each tumour is rendered; the
+    patients are the same.
 
     ``participants.tsv`` carries ``pni`` and the Bayes-optimal ``pni_probability``; each patient's
     drawn parameters stand in further columns. The same seed gives the same bytes on any number of
     cores.
     """
-    jobs = [(seed * SEED_STRIDE + i, config) for i in range(config.n)]
+    jobs = [(seed * SEED_STRIDE + i, config, roi) for i in range(config.n)]
     with new_folder(out) as folder:
         writer = CohortWriter(
             folder, PHANTOM_CLASSES, outcome_name="pni", channel="HBP", durable=False
@@ -44,12 +52,15 @@ def write_phantom_cohort(
                     extra=_columns(case),
                 )
                 advance()
-        writer.finish({"phantom": config.model_dump(mode="json") | {"seed": seed}})
+        window = {"roi": roi.model_dump(mode="json")} if roi else {}
+        writer.finish({"phantom": config.model_dump(mode="json") | {"seed": seed} | window})
     return Cohort.open(out)
 
 
-def _simulate(job: tuple[int, PhantomConfig]) -> PhantomCase:
-    seed, config = job
+def _simulate(job: tuple[int, PhantomConfig, RoiConfig | None]) -> PhantomCase:
+    seed, config, roi = job
+    if roi is not None:
+        return simulate_roi(seed, shape=roi.shape, spacing_mm=roi.spacing_mm)
     return simulate_patient(
         seed, spacing_mm=config.spacing_mm, field_of_view_mm=config.field_of_view_mm
     )
