@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_fill_holes
 
-from neonet3d.cohort.phantom.patient import draw_label, simulate_patient
+from neonet3d.cohort.phantom.patient import draw_label, simulate_patient, simulate_roi
 
 COARSE = (5.0, 5.0, 8.0)
 
@@ -62,3 +62,36 @@ def test_label_and_probability_are_those_of_the_draw():
 def test_negative_seeds_are_refused():
     with pytest.raises(ValueError, match="seed is -1"):
         simulate_patient(-1)
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_a_region_of_interest_is_the_same_patient(seed):
+    """Twice the fineness and a window instead of the body: the tumour is where and what it was."""
+    spacing = (2.0, 2.0, 4.0)
+    roi = simulate_roi(seed, shape=(48, 48, 24), spacing_mm=spacing)
+    scan = simulate_patient(seed, spacing_mm=(4.0, 4.0, 4.0))
+    assert roi.image.shape == roi.label_map.shape == (48, 48, 24)
+    assert roi.parameters == scan.parameters
+    assert (roi.pni, roi.pni_probability) == (scan.pni, scan.pni_probability)
+    volumes, centres, brightness = [], [], []
+    for case in (roi, scan):
+        tumour = np.argwhere(case.label_map == 4)
+        volumes.append(len(tumour) * abs(np.linalg.det(case.affine[:3, :3])))
+        centres.append(case.affine[:3, :3] @ tumour.mean(0) + case.affine[:3, 3])
+        liver = np.median(case.image[case.label_map == 1])
+        brightness.append(case.image[case.label_map == 4].mean() / liver)
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.06)
+    np.testing.assert_allclose(centres[0], centres[1], atol=0.7)
+    assert brightness[0] == pytest.approx(brightness[1], rel=0.06)
+    # The tumour's centre lies near the window's, and not in the very middle.
+    middle = roi.affine[:3, :3] @ ((np.array(roi.image.shape) - 1) / 2) + roi.affine[:3, 3]
+    centre = [roi.parameters[f"tumour_{axis}_mm"] for axis in "xyz"]
+    assert 0 < np.linalg.norm(middle - centre) < 4 * 2.5
+
+
+def test_windows_differ_in_place_and_not_in_bytes():
+    first, again = (
+        simulate_roi(9, shape=(24, 24, 16), spacing_mm=(4.0, 4.0, 6.0)) for _ in range(2)
+    )
+    assert first.image.tobytes() == again.image.tobytes()
+    np.testing.assert_array_equal(first.affine, again.affine)

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from neonet3d.cohort.cohort import Cohort
-from neonet3d.cohort.phantom.patient import simulate_patient
+from neonet3d.cohort.phantom.patient import simulate_patient, simulate_roi
 from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES, SEED_STRIDE, write_phantom_cohort
-from neonet3d.config import PhantomConfig
+from neonet3d.config import PhantomConfig, RoiConfig
 from neonet3d.errors import InputError
 
 CONFIG = PhantomConfig(n=3, spacing_mm=(10.0, 10.0, 20.0), field_of_view_mm=(310.0, 240.0, 200.0))
@@ -41,6 +41,21 @@ def test_every_patient_is_the_one_that_its_seed_draws(written: Cohort) -> None:
         np.testing.assert_allclose(image.affine, patient.affine, atol=1e-4)
         assert case.outcome == patient.pni
         assert not case.synthetic
+
+
+def test_a_cohort_of_regions_of_interest(tmp_path: Path) -> None:
+    roi = RoiConfig(
+        shape=(16, 16, 8), spacing_mm=(6.0, 6.0, 12.0), margin_mm=10, minimum_volume_mm3=100
+    )
+    cohort = write_phantom_cohort(tmp_path / "rois", CONFIG, seed=2, roi=roi)
+    for index, case in enumerate(cohort):
+        patient = simulate_roi(2 * SEED_STRIDE + index, shape=roi.shape, spacing_mm=roi.spacing_mm)
+        image, mask = case.read_with_mask()
+        np.testing.assert_array_equal(image.data, patient.image)
+        np.testing.assert_array_equal(mask.data, patient.label_map)
+        np.testing.assert_allclose(image.affine, patient.affine, atol=1e-4)
+    description = (tmp_path / "rois" / "dataset.json").read_text()
+    assert '"roi"' in description
 
 
 def test_the_truth_stands_in_the_table(written: Cohort) -> None:
