@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Real data from import to figures, as Markdown; WORK_FOLDER must be new.
-#   NEONET3D_DATA=/where/the/data/is bench/real_data.sh WORK_FOLDER > real-data.md
+#   NEONET3D_DATA=/where/the/data/is [NOTE="Times hold other work."] \
+#       bench/real_data.sh WORK_FOLDER > docs/real-data.md
 set -euo pipefail
 data=${NEONET3D_DATA:-$(cd "$(dirname "$0")/../.." && pwd)/shared/data}
 neonet3d=$(cd "$(dirname "$0")/.." && pwd)/.venv/bin/neonet3d
@@ -24,7 +25,7 @@ cat <<EOF
 Printed by \`bench/real_data.sh\` on $(date -u +%F) at commit $commit, $(nproc) CPU cores$bf16, preset
 \`cpu\`. The data are public: Task04_Hippocampus of the Medical Segmentation Decathlon (T1 MR crops,
 masks of two parts) and VesselMNIST3D of MedMNIST v2 (binary vessel segments, 11 % aneurysms, official
-split). \`NEONET3D_DATA\` is the folder that holds them.
+split). \`NEONET3D_DATA\` is the folder that holds them. ${NOTE:-}
 
 ## Hippocampus: image and mask pairs for masks that the generator has not seen
 
