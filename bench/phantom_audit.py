@@ -225,6 +225,10 @@ def _digest(case: PhantomCase) -> str:
 
 def main(out: str) -> None:
     started = time.perf_counter()
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
+    ).stdout.strip()  # fmt: skip
     workers = os.cpu_count() or 1
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         speed = list(speed_lines(pool))
@@ -237,10 +241,6 @@ def main(out: str) -> None:
         table.append(row.text(test.outcomes))
         print(table[-1], f"{time.perf_counter() - started:.0f} s", flush=True)
     organs = list(segmentation_lines(train, test))
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
-    ).stdout.strip()  # fmt: skip
     digest = fingerprint([_array_digest(train), _array_digest(test)])
     new_line = "\n"
     minutes = (time.perf_counter() - started) / 60
