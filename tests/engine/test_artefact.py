@@ -12,7 +12,7 @@ from torch import nn
 
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.geometry import Grid
-from neonet3d.config import LoopConfig
+from neonet3d.config import LoopConfig, SamplerConfig
 from neonet3d.engine.artefact import (
     ArtefactCard,
     claim_folder,
@@ -23,7 +23,7 @@ from neonet3d.engine.artefact import (
     save_artefact,
     save_training_state,
 )
-from neonet3d.errors import InputError
+from neonet3d.errors import InputError, RunError
 from neonet3d.types import LabelSchema
 
 MakeCard = Callable[..., ArtefactCard]
@@ -243,3 +243,18 @@ def test_training_state_round_trip(tmp_path: Path) -> None:
     assert step == 41
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+
+
+def test_a_damaged_training_state(tmp_path: Path) -> None:
+    save_training_state(tmp_path / "state", {"a": torch.zeros(9)}, 1)
+    payload = (tmp_path / "state").read_bytes()
+    (tmp_path / "state").write_bytes(payload[: len(payload) // 2])
+    with pytest.raises(RunError, match=r"cannot be read .* Remove it"):
+        load_training_state(tmp_path / "state")
+
+
+def test_the_configuration_of_a_card(make_card: MakeCard) -> None:
+    card = make_card()
+    assert card.settings(LoopConfig).model_dump(mode="json") == card.config
+    with pytest.raises(InputError, match=r"does not fit this version .* Train the model again"):
+        card.settings(SamplerConfig)

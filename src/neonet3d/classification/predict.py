@@ -111,7 +111,7 @@ class Classifier:
 
 def _build_frozen(card: ArtefactCard) -> FrozenClassifier:
     config = AutoencoderConfig.model_validate(card.parts["autoencoder"])
-    settings = ClassifierConfig.model_validate(card.config)
+    settings = card.settings(ClassifierConfig)
     fine, coarse = 8 + config.channels, 2 * config.channels + config.latent_channels
     network = PattenNet(fine, coarse, len(card.parts["regions"]), settings)
     return FrozenClassifier(Encoder(config), network)

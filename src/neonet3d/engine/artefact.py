@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -28,8 +28,10 @@ from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import fingerprint
 from neonet3d.engine.device import device_summary
-from neonet3d.errors import InputError
+from neonet3d.errors import InputError, RunError
 from neonet3d.types import LabelSchema, Shape, Triple
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
 
 
 class ArtefactCard(BaseModel):
@@ -83,6 +85,20 @@ class ArtefactCard(BaseModel):
     def key(self) -> str:
         """Changes when anything that decides the weights changes."""
         return fingerprint(self.model_dump(mode="json", exclude={"facts", "weights_sha256"}))
+
+    def settings(self, section: type[SectionT]) -> SectionT:
+        """``config`` as the section that it was written from.
+
+        Raises:
+            InputError: an entry is missing, unknown or out of range.
+        """
+        try:
+            return section.model_validate(self.config)
+        except ValidationError as error:
+            raise InputError(
+                f"The configuration of this {self.kind} does not fit this version of neonet3d "
+                f"({error.error_count()} entries). Train the model again."
+            ) from error
 
     def refuse_other_classes(self, schema: LabelSchema) -> None:
         if schema.names != self.classes:
@@ -226,6 +242,17 @@ def save_training_state(path: Path, tensors: Mapping[str, torch.Tensor], step: i
 
 
 def load_training_state(path: Path) -> tuple[dict[str, torch.Tensor], int]:
-    with safetensors.safe_open(os.fspath(path), framework="pt") as stream:
-        step = int(stream.metadata()["step"])
-        return {name: stream.get_tensor(name) for name in stream.keys()}, step  # noqa: SIM118
+    """Tensors and step of ``save_training_state``.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="pt") as stream:
+            step = int(stream.metadata()["step"])
+            return {name: stream.get_tensor(name) for name in stream.keys()}, step  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise RunError(
+            f"{path}, the state of a half-trained model, cannot be read ({error}). "
+            "Remove it; the training then starts anew."
+        ) from error

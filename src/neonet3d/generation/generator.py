@@ -190,7 +190,7 @@ class LatentGenerator(nn.Module):
 def build_autoencoder(card: ArtefactCard) -> Autoencoder:
     """An untrained autoencoder for this card's grid and number of training cases."""
     texture = ResidualTexture(card.grid.shape, len(card.training_cases))
-    return Autoencoder(AutoencoderConfig.model_validate(card.config), texture)
+    return Autoencoder(card.settings(AutoencoderConfig), texture)
 
 
 def load_autoencoder(folder: Path) -> tuple[Autoencoder, ArtefactCard]:
@@ -219,7 +219,7 @@ def load_unet(
     """A trained flow U-Net on this autoencoder and anatomy prior, frozen."""
     card = read_card(folder, kind="FlowUNet")
     _require_parent(folder, card, "anatomy", anatomy)
-    config = UNetConfig.model_validate(card.config)
+    config = card.settings(UNetConfig)
     model = FlowUNet(parent.config["latent_channels"], latent_shape(parent), config)
     load_weights(folder, model, card)
     fabric().to_device(model)

@@ -55,7 +55,7 @@ class Segmenter:
     def load(cls, folder: Path | str) -> Segmenter:
         folder = Path(folder)
         card = read_card(folder, kind="Segmenter")
-        network = HaarUNet(SegmenterConfig.model_validate(card.config), len(card.classes))
+        network = HaarUNet(card.settings(SegmenterConfig), len(card.classes))
         load_weights(folder, network, card)
         fabric().to_device(network)
         return cls(network.eval(), card)
@@ -66,7 +66,7 @@ class Segmenter:
         here, card = fabric(), self.card
         assert card.normaliser is not None  # train_segmenter always sets it
         spacing = np.array(card.grid.spacing_mm)
-        multiple = size_multiple(SegmenterConfig.model_validate(card.config))
+        multiple = size_multiple(card.settings(SegmenterConfig))
         extent = np.array(image.shape) * np.array(image.spacing_mm)
         # Instance norms know patches of the training size: a smaller scan is padded to one.
         voxels = np.ceil(np.round(extent / spacing, 3) / multiple) * multiple
