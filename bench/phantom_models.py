@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from neonet3d.engine.device import fabric
 from neonet3d.generation.wavelet import haar
 
 BATCH = 16
@@ -38,7 +39,7 @@ class PooledCnn(nn.Module):
         mean = torch.einsum("bcv,brv->brc", h, weights)
         square = torch.einsum("bcv,brv->brc", h.square(), weights)
         deviation = (square - mean.square()).clamp_min(0).add(1e-5).sqrt()
-        return self.head(torch.cat([mean, deviation], dim=1).flatten(1))[:, 0]
+        return self.head(torch.cat([mean, deviation], dim=1).flatten(1))[:, 0].float()
 
 
 class SmallUNet(nn.Module):
@@ -58,7 +59,7 @@ class SmallUNet(nn.Module):
         fine = self.stem(x)
         coarse = self.down(fine)
         coarse = self.merge(coarse + self.up(self.deeper(coarse)))
-        return self.out(fine + self.up_again(coarse))
+        return self.out(fine + self.up_again(coarse)).float()
 
 
 def _block(channels_in: int, channels: int, stride: int = 1) -> nn.Sequential:
@@ -87,7 +88,9 @@ def fit(
         optimiser.param_groups[0]["lr"] = learning_rate * min(1, (step + 1) / WARMUP) * phase
         rows = torch.randperm(n_cases, generator=rng)[:BATCH]
         optimiser.zero_grad()
-        loss_of(rows, rng).backward()
+        with fabric().autocast():
+            loss = loss_of(rows, rng)
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     model.eval()
@@ -130,9 +133,9 @@ def classify(
         )
 
     fit(model, loss_of, len(images), steps=steps, seed=seed)
-    with torch.no_grad():
+    with torch.no_grad(), fabric().autocast():
         parts = zip(*(tensor.split(BATCH) for tensor in test), strict=True)
-        return torch.cat([model(*halved(*part)) for part in parts]).numpy()
+        return torch.cat([model(*halved(*part)) for part in parts]).float().numpy()
 
 
 def halved(image: Tensor, membership: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,5 +161,5 @@ def segment(
         return F.cross_entropy(logits, maps.long()) + 1 - (2 * overlap / size.clamp_min(1)).mean()
 
     fit(model, loss_of, len(images), steps=steps, seed=seed)
-    with torch.no_grad():
+    with torch.no_grad(), fabric().autocast():
         return torch.cat([model(part).argmax(1) for part in test.split(4)])
