@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from neonet3d.cohort.cohort import Cohort
-from neonet3d.cohort.importers import count_cases, import_cohort
+from neonet3d.cohort.importers import ImportOptions, import_cohort, plan_import, recognise
 from neonet3d.errors import InputError
 
 
@@ -23,23 +23,26 @@ def medmnist(folder: Path) -> Path:
 
 def test_a_medmnist_file_is_recognised(tmp_path: Path) -> None:
     source = medmnist(tmp_path)
-    assert count_cases(source) == 6
+    assert plan_import(source, ImportOptions()).n_cases == 6
     cohort = import_cohort(source, tmp_path / "out")
     assert cohort.outcome_name == "aneurysm"
-    assert import_cohort(source, tmp_path / "b", outcome="shape").outcome_name == "shape"
+    assert (
+        import_cohort(source, tmp_path / "b", ImportOptions(outcome="shape")).outcome_name
+        == "shape"
+    )
     with pytest.raises(InputError, match="holds its own labels"):
-        import_cohort(source, tmp_path / "c", labels=tmp_path / "t.csv")
+        import_cohort(source, tmp_path / "c", ImportOptions(labels=tmp_path / "t.csv"))
 
 
 def test_a_decathlon_folder_is_recognised(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     source = real_data("Task04_Hippocampus")
-    assert count_cases(source) == 160
+    assert plan_import(source, ImportOptions()).n_cases == 160
     table = tmp_path / "t.csv"
     table.write_text("case;pni\nhippocampus_1;1\n")
     with pytest.raises(InputError, match="No row of the table names a scan"):
-        import_cohort(source, tmp_path / "out", labels=table, outcome="pni")
+        import_cohort(source, tmp_path / "out", ImportOptions(labels=table, outcome="pni"))
     with pytest.raises(InputError, match=r"Add '--labels TABLE.csv'"):
-        import_cohort(source, tmp_path / "out", outcome="pni")
+        import_cohort(source, tmp_path / "out", ImportOptions(outcome="pni"))
     assert not (tmp_path / "out").exists()
 
 
@@ -52,7 +55,7 @@ def test_anything_else_is_told_what_is_understood(
     with pytest.raises(InputError, match="There is no"):
         import_cohort(tmp_path / "absent", tmp_path / "out")
     with pytest.raises(InputError, match="is a cohort already"):
-        count_cases(make_cohort([0, 1]).root)
+        recognise(make_cohort([0, 1]).root)
 
 
 def test_a_full_folder_is_not_written_into(tmp_path: Path) -> None:
