@@ -15,6 +15,7 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.misc import is_dicom
+from pydicom.uid import MediaStorageDirectoryStorage
 
 from neonet3d.errors import InputError
 from neonet3d.types import Advance, Triple, no_advance
@@ -177,13 +178,13 @@ def read_series(
                     "Copy it again from its source, or remove it."
                 )
             others += 1
-        elif path.name != "DICOMDIR":
-            header = _read_header(path)
+        else:
+            header, frames = _read_file(path)
             inside = str(path.parent.relative_to(root))
             study = _text(header, "StudyInstanceUID")
             patient = _text(header, "PatientID") or study or inside
             key = (patient, study, _text(header, "SeriesInstanceUID") or inside)
-            growing.setdefault(key, _Growing(header, patient)).frames += _frames(path, header)
+            growing.setdefault(key, _Growing(header, patient)).frames += frames
         advance()
     series = [_finish(g.patient, g.header, g.frames) for g in growing.values()]
     return sorted(series, key=lambda s: (s.patient, s.study, s.number.zfill(9), s.uid)), others
@@ -207,17 +208,25 @@ def _finish(patient: str, header: Dataset, frames: list[Frame]) -> Series:
     )
 
 
-def _read_header(path: Path) -> Dataset:
+def _read_file(path: Path) -> tuple[Dataset, list[Frame]]:
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=list(KEYWORDS))
         for element in header.iterall():  # values are parsed when they are asked for
             _ = element.value
+        frames = _frames(path, header)
     except Exception as error:  # pydicom has many kinds for what can be wrong with a file
         raise InputError(
             f"{path}: the DICOM header cannot be read ({error}). "
             "Copy the file again from its source, or remove it."
         ) from error
-    return header
+    is_index = header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage
+    names_series = "Modality" in header and "SeriesInstanceUID" in header
+    if not ("Rows" in header or names_series or is_index):
+        raise InputError(
+            f"{path}: the DICOM header is cut short; it names no series. "
+            "Copy the file again from its source, or remove it."
+        )
+    return header, frames
 
 
 def _text(header: Dataset, keyword: str) -> str:

@@ -87,7 +87,7 @@ def find_masks(masks: Path, scans: Mapping[str, Series]) -> dict[str, MaskFile]:
     if not found:
         raise InputError(
             f"None of the {len(segs)} DICOM SEG of {masks} references a chosen series or shares "
-            "its patient and frame of reference. Choose the series that they were drawn on (--series)."
+            "its patient and frame of reference. Choose the series that they were drawn on."
         )
     return found
 
