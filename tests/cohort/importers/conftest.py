@@ -49,7 +49,7 @@ def slice_dataset(stored: np.ndarray, attributes: Mapping[str, Any]) -> Dataset:
     dataset.StudyDate = "20200202"
     dataset.StudyTime = dataset.AccessionNumber = dataset.StudyID = ""
     dataset.ReferringPhysicianName = ""
-    dataset.InstanceNumber = 1
+    dataset.InstanceNumber, dataset.SliceThickness = 1, 3
     dataset.Rows, dataset.Columns = stored.shape
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15

@@ -34,7 +34,7 @@ def anatomy(n: int = 8) -> np.ndarray:
 def scan(make_series: Callable[..., Any], **options: Any) -> Any:
     """A scan whose grey values are the anatomy's, so that a misplaced mask shows."""
     written = make_series(n=8, size=SIZE, **options)
-    values = anatomy() * 100 + 50
+    values = anatomy().astype(int) * 100 + 50
     for k in range(8):
         written.rewrite(k, PixelData=values[k].astype("<u2").tobytes())
     return written
