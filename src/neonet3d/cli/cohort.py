@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -137,6 +138,7 @@ def import_(
     """Bring data from elsewhere into a cohort folder; every file is read and verified."""
     from neonet3d.cohort.importers import ImportOptions, count_headers, plan_import
     from neonet3d.engine.progress import progress
+    from neonet3d.types import no_advance
 
     if list_series:
         _show_series(source, keep_ids=keep_ids, as_json=as_json)
@@ -144,11 +146,13 @@ def import_(
     if out is None:
         raise typer.BadParameter("OUT is missing: the folder to write to")
     options = ImportOptions(labels, outcome, masks, label_map, channel, series, keep_ids)
-    with progress("reading headers", count_headers(source)) as advance:
+    headers = count_headers(source)
+    with progress("reading headers", headers) if headers else nullcontext(no_advance) as advance:
         plan = plan_import(source, options, advance=advance)
     with progress("importing", plan.n_cases) as advance:
         cohort = plan.write(out, advance=advance)
     masked = sum(case.mask_path is not None for case in cohort)
+    some_masks = "" if masked in (0, len(cohort)) else f" ({masked} with masks)"
     show(
         {
             "cohort": str(out),
@@ -158,7 +162,7 @@ def import_(
             "outcome": cohort.outcome_name,
         },
         as_json=as_json,
-        sentence=f"{out}: {len(cohort)} cases, {masked} with masks; "
+        sentence=f"{out}: {len(cohort)} cases{some_masks}; "
         f"classes {', '.join(cohort.schema.names)}; outcome {cohort.outcome_name or 'none'}.",
     )
 
