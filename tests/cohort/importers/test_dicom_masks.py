@@ -287,3 +287,27 @@ def test_masks_that_do_not_fit_are_refused(make_series: Callable[..., Any], tmp_
         with pytest.raises(InputError, match="Check '--masks'"):
             import_dicom(written.folder, tmp_path / "out", masks=tmp_path / name, class_map=classes)
     assert not (tmp_path / "out").exists()
+
+
+def test_two_segs_of_one_series_go_to_their_own_scans(
+    make_series: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Some archives put all segmentations of a patient into one series."""
+    written = scan(make_series)
+    other = scan(make_series, description="T1 PV", StudyInstanceUID=generate_uid())
+    series = generate_uid()
+    for source, name in ((written, "a"), (other, "b")):
+        path = save_seg(source, tmp_path / "masks", name=name)
+        seg = hd.seg.segread(path)
+        seg.SeriesInstanceUID, seg.StudyInstanceUID = series, "1.2.3"
+        seg.save_as(path)
+    classes = ClassMap.parse("liver=1")
+    cohort = import_dicom(
+        written.folder,
+        tmp_path / "out",
+        series="PV",
+        masks=tmp_path / "masks",
+        class_map=classes,
+    )
+    image, mask = cohort["case_0001"].read_with_mask()
+    np.testing.assert_array_equal(mask.data == 1, image.data == 150)

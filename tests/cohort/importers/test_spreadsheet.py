@@ -67,6 +67,9 @@ def test_one_of_several_sheets_is_chosen(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"sheets; .*\['Sheet', 'follow up'\].*t.xlsx#Sheet"):
         read_table(tmp_path / "t.xlsx")
     assert read_table(Path(f"{tmp_path}/t.xlsx#follow up"))["pni"].tolist() == ["0"]
+    upper = (tmp_path / "t.xlsx").rename(tmp_path / "T.XLSX")
+    assert read_table(Path(f"{upper}#Sheet"))["pni"].tolist() == ["1"]
+    upper.rename(tmp_path / "t.xlsx")
     with pytest.raises(InputError, match="no filled sheet 'x'"):
         read_table(Path(f"{tmp_path}/t.xlsx#x"))
 

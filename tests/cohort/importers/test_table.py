@@ -88,6 +88,9 @@ def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, sentence:
 def test_patient_ids_name_the_cases_and_are_not_kept_as_a_column(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, "PatientID,pni\nP-7,1\n"))
     assert table.to_dict("records") == [{"case": "P-7", "pni": "1"}]
+    both = written(tmp_path, "case,PatientID,pni\nc1,P-7,1\n")
+    assert read_table(both)["case"].tolist() == ["c1"]
+    assert read_table(both, by_patient_id=True)["case"].tolist() == ["P-7"]
 
 
 @pytest.mark.parametrize("text", ["case,pni\n123,1\n", "case,pni\nx,1\n", "case,pni\n00123,7\n"])

@@ -112,7 +112,9 @@ def plan_import(
             f"The outcome {options.outcome!r} is a column of a table, and none is given. "
             "Add '--labels TABLE.csv'."
         )
-    table = None if options.labels is None else read_table(options.labels)
+    table = None
+    if options.labels is not None:
+        table = read_table(options.labels, by_patient_id=layout == DICOM)
     class_map = None if options.label_map is None else ClassMap.parse(options.label_map)
     if layout == MSD:
         listed = list_msd(source, class_map=class_map)

@@ -183,7 +183,9 @@ def read_series(
             inside = str(path.parent.relative_to(root))
             study = _text(header, "StudyInstanceUID")
             patient = _text(header, "PatientID") or study or inside
-            key = (patient, study, _text(header, "SeriesInstanceUID") or inside)
+            # A SEG is a mask of its own, even where several share a series.
+            alone = str(path) if _text(header, "Modality") == "SEG" else ""
+            key = (patient, study, alone or _text(header, "SeriesInstanceUID") or inside)
             growing.setdefault(key, _Growing(header, patient)).frames += frames
         advance()
     series = [_finish(g.patient, g.header, g.frames) for g in growing.values()]

@@ -40,8 +40,8 @@ def find_masks(masks: Path, scans: Mapping[str, Series]) -> dict[str, MaskFile]:
     """Which mask belongs to which scan.
 
     A SEG belongs to the scan whose series it references; without one, to the scan of the same
-    patient in the same frame of reference. A NIfTI belongs to the scan whose PatientID (or series
-    UID) is its name; a single file belongs to a single scan whatever its name.
+    patient (or the only scan) in the same frame of reference. A NIfTI belongs to the scan whose
+    PatientID (or series UID) is its name; a single file belongs to a single scan whatever its name.
 
     Args:
         masks: a file, or a folder of files (SEG at any depth).
@@ -54,6 +54,7 @@ def find_masks(masks: Path, scans: Mapping[str, Series]) -> dict[str, MaskFile]:
         raise InputError(f"There is no {masks}. Check '--masks'.")
     series, _ = read_series(masks, list_files(masks))
     segs = [entry for entry in series if entry.modality == "SEG"]
+    segs.sort(key=lambda seg: seg.frames[0].path)
     niftis = nifti_files(masks)
     if not segs and not niftis:
         raise InputError(f"{masks} holds no DICOM SEG and no NIfTI file. Check '--masks'.")
@@ -77,7 +78,7 @@ def find_masks(masks: Path, scans: Mapping[str, Series]) -> dict[str, MaskFile]:
         beside = [
             seg
             for seg in segs
-            if seg.patient == scan.patient
+            if (seg.patient == scan.patient or len(scans) == 1)
             and scan.frame_of_reference
             and seg.frame_of_reference == scan.frame_of_reference
         ]

@@ -65,6 +65,7 @@ def stack_series(series: Series) -> Stack:
             f"({FEWEST_SLICES} are needed). Choose another series."
         )
     orientation = np.array(frames[0].orientation).reshape(2, 3)
+    orientation /= np.linalg.norm(orientation, axis=1, keepdims=True)  # headers round cosines
     normal = np.cross(orientation[0], orientation[1])
     positions = np.array([frame.position_mm for frame in frames])
     order = np.argsort(positions @ normal, kind="stable")

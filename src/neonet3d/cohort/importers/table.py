@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -18,11 +19,15 @@ NAMES = ("case", "participant_id", "PatientID")
 OUTCOMES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *, by_patient_id: bool = False) -> pd.DataFrame:
     """Read a table of cases as text; nothing becomes a number, so ``00123`` stays ``00123``.
 
     The separator is ``,``, ``;`` or tab, whichever the first line holds most of; a byte-order mark
     is skipped. A sheet of several is chosen by ``TABLE.xlsx#Sheet``.
+
+    Args:
+        by_patient_id: where there is a column ``PatientID``, it names the cases, whatever ``case``
+            says.
 
     Returns:
         One row per case with a column ``case`` (copied from ``participant_id`` or ``PatientID``
@@ -32,9 +37,9 @@ def read_table(path: Path) -> pd.DataFrame:
         InputError: what ``read_sheet`` refuses, another kind of file, no UTF-8, lines of different
             lengths, no or repeated cases.
     """
-    file, _, sheet = str(path).partition(".xlsx#")
-    if sheet:
-        lines, separated = read_sheet(Path(f"{file}.xlsx"), sheet, text_columns=NAMES), ""
+    chosen = re.fullmatch(r"(.+\.xlsx)#(.+)", str(path), re.IGNORECASE)
+    if chosen:
+        lines, separated = read_sheet(Path(chosen[1]), chosen[2], text_columns=NAMES), ""
     elif path.suffix.lower() == ".xlsx":
         lines, separated = read_sheet(path, None, text_columns=NAMES), ""
     else:
@@ -56,6 +61,8 @@ def read_table(path: Path) -> pd.DataFrame:
         columns=header,
         dtype=object,
     )
+    if by_patient_id and "PatientID" in table:
+        table["case"] = table["PatientID"]
     if "case" not in table:
         named = [name for name in NAMES if name in table]
         if not named:
