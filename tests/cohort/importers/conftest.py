@@ -12,6 +12,8 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
+from neonet3d.cohort.importers.dicom_headers import Series, list_files, read_series
+
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SHAPE = (6, 5, 7)  # slices, rows, columns
 MakeSeries = Callable[..., "Written"]
@@ -112,3 +114,18 @@ def make_series(tmp_path: Path) -> MakeSeries:
         return Written(target, files, stored, datasets)
 
     return make
+
+
+ReadOne = Callable[[Path], Series]
+
+
+@pytest.fixture(scope="session")
+def read_one() -> ReadOne:
+    """The one series of a folder."""
+
+    def read(folder: Path) -> Series:
+        found, others = read_series(folder, list_files(folder))
+        assert (len(found), others) == (1, 0)
+        return found[0]
+
+    return read

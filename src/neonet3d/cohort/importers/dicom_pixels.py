@@ -7,7 +7,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 
-from neonet3d.cohort.importers.dicom_headers import Frame
+from neonet3d.cohort.importers.dicom_frames import Frame
 from neonet3d.cohort.importers.dicom_stack import Stack
 from neonet3d.cohort.volume import Volume, require_usable_image, to_canonical
 from neonet3d.errors import InputError

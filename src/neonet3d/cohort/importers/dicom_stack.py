@@ -15,7 +15,8 @@ import numpy as np
 from pydicom.pixels import get_decoder
 from pydicom.uid import UID
 
-from neonet3d.cohort.importers.dicom_headers import PHASE_KEYWORDS, Frame, Series
+from neonet3d.cohort.importers.dicom_frames import PHASE_KEYWORDS, Frame
+from neonet3d.cohort.importers.dicom_headers import Series
 from neonet3d.cohort.volume import SHEAR_TOLERANCE
 from neonet3d.errors import InputError
 from neonet3d.types import Affine
