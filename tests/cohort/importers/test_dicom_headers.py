@@ -41,6 +41,15 @@ def test_without_uids_a_series_is_a_folder(make_series: Callable[..., Any]) -> N
     ]
 
 
+def test_a_link_to_nothing_is_no_missing_slice(make_series: Callable[..., Any]) -> None:
+    """git-annex leaves such links; without them the series would only be shorter."""
+    written = make_series()
+    written.files[-1].unlink()
+    written.files[-1].symlink_to("absent")
+    with pytest.raises(InputError, match=rf"{written.files[-1].name} is a link to a file"):
+        list_files(written.folder)
+
+
 def test_a_header_that_cannot_be_read_is_refused(make_series: Callable[..., Any]) -> None:
     written = make_series()
     path = written.files[2]

@@ -55,13 +55,23 @@ class _Growing:
 
 
 def list_files(folder: Path) -> list[Path]:
-    """All files under a folder in a fixed order, or the file; links to folders are not followed."""
+    """All files under a folder in a fixed order, or the file; links to folders are not followed.
+
+    Raises:
+        InputError: a link to nothing, as archives leave them for files that were not fetched.
+    """
     if folder.is_file():
         return [folder]
     found = []
     for root, folders, names in os.walk(folder):
         folders.sort()
         found += [Path(root) / name for name in sorted(names) if not name.startswith("._")]
+    for path in found:
+        if not path.is_file():
+            raise InputError(
+                f"{path} is a link to a file that is not there, or no file. "
+                "Fetch what it stands for, or remove it."
+            )
     return found
 
 
