@@ -311,3 +311,24 @@ def test_two_segs_of_one_series_go_to_their_own_scans(
     )
     image, mask = cohort["case_0001"].read_with_mask()
     np.testing.assert_array_equal(mask.data == 1, image.data == 150)
+
+
+@pytest.mark.parametrize("slices", [(3,), (1, 6)])
+def test_a_seg_that_leaves_out_empty_slices_keeps_its_place(
+    make_series: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slices: tuple[int, ...],
+) -> None:
+    """Most programmes write the slices with something on them alone."""
+    written = scan(make_series)
+    whole = anatomy()
+    part = np.where(np.isin(np.arange(8), slices)[:, None, None], whole, 0).astype(np.uint8)
+    monkeypatch.setitem(globals(), "anatomy", lambda: part)
+    path = save_seg(written, tmp_path / "masks", segments=2)
+    classes = ClassMap.parse("liver=1")
+    cohort = import_dicom(written.folder, tmp_path / "out", masks=path, class_map=classes)
+    image, mask = cohort["case_0001"].read_with_mask()
+    assert np.flatnonzero(mask.data.any(axis=(0, 1))).tolist() == list(slices)
+    expected = (image.data == 150) & np.isin(np.arange(8), slices)
+    np.testing.assert_array_equal(mask.data == 1, expected)
