@@ -59,6 +59,7 @@ def test_a_decathlon_task_is_imported_with_its_labels(
     assert found == {
         "cohort": str(tmp_path / "out"),
         "cases": 2,
+        "masks": 2,
         "classes": ["background", "liver"],
         "outcome": "pni",
     }
@@ -90,3 +91,39 @@ def test_errors_of_a_cohort_are_listed_and_are_its_exit_status(
     assert [finding["case"] for finding in errors] == ["case_001"]
     assert errors[0]["problem"]
     assert errors[0]["mend"]
+
+
+def test_series_are_listed_and_nothing_is_written(
+    run: Callable[..., Any], real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = real_data("totalseg_dicom_ct")
+    found = run("cohort", "import", source, tmp_path / "out", "--list-series", "--json").json()
+    assert (found["usable"], found["files_not_dicom"]) == (1, 1)
+    assert found["series"][0]["description"] == "CT Body 3.0"
+    assert found["series"][0]["spacing_mm"] == [0.9766, 0.9766, 2.0]
+    printed = run("cohort", "import", source, "--list-series")
+    assert "JPEG 2000" in printed.stdout
+    assert printed.stdout.splitlines()[-1] == "1 series, 1 usable; 1 files are no DICOM."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_ends_with_two_and_writes_nothing(
+    run: Callable[..., Any],
+    real_data: Callable[[str], Path],
+    decathlon: Path,
+    tmp_path: Path,
+) -> None:
+    dicom = real_data("totalseg_dicom_ct")
+    for arguments, sentence in (
+        ((dicom, tmp_path / "out", "--masks", dicom), "hold values without names: 1 ("),
+        ((dicom, tmp_path / "out", "--series", "HBP"), "1 of 1 patients have no series"),
+        ((dicom,), "OUT is missing"),
+        ((decathlon, tmp_path / "out", "--label-map", "liver"), "'liver' is not CLASS=VALUE"),
+        ((decathlon, tmp_path / "out", "--keep-ids"), "--keep-ids is for DICOM"),
+        ((decathlon, "--list-series"), "which has no series"),
+        ((decathlon, tmp_path / "out", "--labels", tmp_path / "t.xlsx"), "There is no table"),
+    ):
+        refused = run("cohort", "import", *arguments)
+        assert refused.status == 2
+        assert sentence in refused.stderr
+        assert not (tmp_path / "out").exists()

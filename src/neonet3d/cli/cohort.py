@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +24,20 @@ from neonet3d.cli.options import (
 )
 
 app = typer.Typer(help="Make, import and check cohorts.", no_args_is_help=True)
+
+SERIES_COLUMNS = (
+    "patient",
+    "study",
+    "number",
+    "description",
+    "modality",
+    "images",
+    "size",
+    "spacing_mm",
+    "orientation",
+    "transfer_syntax",
+    "usable",
+)
 
 
 @app.command()
@@ -64,12 +80,24 @@ def import_(
     source: Annotated[
         Path,
         typer.Argument(
-            help="Medical Segmentation Decathlon folder, or MedMNIST3D .npz.", show_default=False
+            help="Folder of DICOM files (any depth), NIfTI file or folder, nnU-Net or Medical "
+            "Segmentation Decathlon folder, or MedMNIST3D .npz.",
+            show_default=False,
         ),
     ],
-    out: OutPath,
+    out: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder to write to; not needed with --list-series.", show_default=False
+        ),
+    ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="CSV or TSV with a column 'case'.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="CSV, TSV or XLSX with a column 'case' (for DICOM, 'PatientID'). "
+            "TABLE.xlsx#SHEET chooses a sheet.",
+            show_default=False,
+        ),
     ] = None,
     outcome: Annotated[
         str | None,
@@ -77,25 +105,108 @@ def import_(
             help="Column to predict (or what MedMNIST's label 1 means).", show_default=False
         ),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Masks that lie apart. For NIfTI: file, or folder of the same names. For DICOM: "
+            "SEG, or NIfTI named by PatientID; laid on the scan by world coordinates.",
+            show_default=False,
+        ),
+    ] = None,
+    label_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS=VALUE,...",
+            help="Classes of the masks to keep, by value, name or segment: "
+            "'liver=5,portal_vein=25'. The rest becomes background.",
+            show_default=False,
+        ),
+    ] = None,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="nnU-Net: the channel, by name or number.", show_default=False),
+    ] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(
+            help="DICOM: the series of each patient, by part of its description, number or UID.",
+            show_default=False,
+        ),
+    ] = None,
+    keep_ids: Annotated[
+        bool, typer.Option("--keep-ids", help="DICOM: write PatientIDs as participant ids.")
+    ] = False,
+    list_series: Annotated[
+        bool,
+        typer.Option(
+            "--list-series", help="DICOM: print every series and whether it can be used; no import."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring data from elsewhere into a cohort folder; every file is read and verified."""
-    from neonet3d.cohort.importers import count_cases, import_cohort
+    from neonet3d.cohort.importers import ImportOptions, count_headers, plan_import
     from neonet3d.engine.progress import progress
+    from neonet3d.types import no_advance
 
-    with progress("importing", count_cases(source)) as advance:
-        cohort = import_cohort(source, out, labels=labels, outcome=outcome, advance=advance)
+    if list_series:
+        _show_series(source, keep_ids=keep_ids, as_json=as_json)
+        return
+    if out is None:
+        raise typer.BadParameter("OUT is missing: the folder to write to")
+    options = ImportOptions(labels, outcome, masks, label_map, channel, series, keep_ids)
+    headers = count_headers(source)
+    with progress("reading headers", headers) if headers else nullcontext(no_advance) as advance:
+        plan = plan_import(source, options, advance=advance)
+    with progress("importing", plan.n_cases) as advance:
+        cohort = plan.write(out, advance=advance)
+    masked = sum(case.mask_path is not None for case in cohort)
+    some_masks = "" if masked in (0, len(cohort)) else f" ({masked} with masks)"
     show(
         {
             "cohort": str(out),
             "cases": len(cohort),
+            "masks": masked,
             "classes": list(cohort.schema.names),
             "outcome": cohort.outcome_name,
         },
         as_json=as_json,
-        sentence=f"{out}: {len(cohort)} cases; classes {', '.join(cohort.schema.names)}; "
-        f"outcome {cohort.outcome_name or 'none'}.",
+        sentence=f"{out}: {len(cohort)} cases{some_masks}; "
+        f"classes {', '.join(cohort.schema.names)}; outcome {cohort.outcome_name or 'none'}.",
     )
+
+
+def _show_series(source: Path, *, keep_ids: bool, as_json: bool) -> None:
+    from neonet3d.cohort.importers import count_headers, recognise
+    from neonet3d.cohort.importers.dicom import list_series
+    from neonet3d.engine.progress import progress
+    from neonet3d.errors import InputError
+
+    layout = recognise(source)
+    if layout != "DICOM":
+        raise InputError(f"{source} is {layout} data, which has no series. Import it as it is.")
+    with progress("reading headers", count_headers(source)) as advance:
+        listed, others = list_series(source, advance=advance)
+    rows = [entry.row(keep_ids=keep_ids) for entry in listed]
+    if not as_json:
+        show_table([column.replace("_", " ") for column in SERIES_COLUMNS], map(_cells, rows))
+    usable = sum(entry.fault is None for entry in listed)
+    show(
+        {"series": rows, "usable": usable, "files_not_dicom": others},
+        as_json=as_json,
+        sentence=f"{len(listed)} series, {usable} usable; {others} files are no DICOM.",
+    )
+
+
+def _cells(row: Mapping[str, object]) -> list[str]:
+    """A row of the table of series; lists as 1x1x3, and yes or why not."""
+    spacing = row["spacing_mm"]
+    texts = {
+        "spacing_mm": "x".join(f"{s:g}" for s in spacing) if isinstance(spacing, list) else "",
+        "orientation": str(row["orientation"] or ""),
+        "usable": f"no: {row['why_not']}" if row["why_not"] else "yes",
+    }
+    return [texts.get(column, str(row[column])) for column in SERIES_COLUMNS]
 
 
 @app.command()

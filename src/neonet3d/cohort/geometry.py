@@ -8,6 +8,7 @@ the grids exchanged, which is how a mask drawn in a crop returns to the scan.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,19 +112,32 @@ def resample_label_map(source: Volume, window: Window, *, n_classes: int) -> Lab
     piece, one voxel wide, and a thick body keeps its volume.
     """
     matrices = _matrices(source, window, partial_volume=True)
-    vote = np.zeros(window.grid.shape, dtype=np.uint8)
-    strongest = np.zeros(window.grid.shape, dtype=np.float32)
-    background = np.ones(window.grid.shape, dtype=np.float32)
-    ridge_vote, ridge_strongest = vote.copy(), strongest.copy()
-    for value in range(1, n_classes):
-        membership = _apply((source.data == value).astype(np.float32), matrices)
+    return vote(
+        window.grid.shape,
+        (
+            _apply((source.data == value).astype(np.float32), matrices)
+            for value in range(1, n_classes)
+        ),
+    )
+
+
+def vote(shape: Shape, memberships: Iterable[ImageArray]) -> LabelMap:
+    """The label map whose classes 1, 2, ... have these memberships (0 to 1) in each voxel.
+
+    The largest wins, background included; a ridge of a membership goes to its class.
+    """
+    winner = np.zeros(shape, dtype=np.uint8)
+    strongest = np.zeros(shape, dtype=np.float32)
+    background = np.ones(shape, dtype=np.float32)
+    ridge_winner, ridge_strongest = winner.copy(), strongest.copy()
+    for value, membership in enumerate(memberships, start=1):
         background -= membership
         ahead = membership > strongest
-        vote[ahead], strongest[ahead] = value, membership[ahead]
+        winner[ahead], strongest[ahead] = value, membership[ahead]
         ahead = _on_ridge(membership) & (membership > ridge_strongest)
-        ridge_vote[ahead], ridge_strongest[ahead] = value, membership[ahead]
-    vote[background >= strongest] = 0
-    return np.where(ridge_vote > 0, ridge_vote, vote)
+        ridge_winner[ahead], ridge_strongest[ahead] = value, membership[ahead]
+    winner[background >= strongest] = 0
+    return np.where(ridge_winner > 0, ridge_winner, winner)
 
 
 def _on_ridge(membership: ImageArray) -> Bool[np.ndarray, "x y z"]:

@@ -33,7 +33,7 @@ class Volume:
     """A 3D scan or label map in RAS+.
 
     Attributes:
-        data: array (x, y, z); float32 for images, uint8 for label maps.
+        data: array (x, y, z); float32 for images, uint8 for label maps (int32 for values as read).
         affine: 4x4, voxel index to world coordinates in mm (RAS+).
         source: file it was read from, for error messages.
         user_axes: axis codes of the file, such as ``('L', 'P', 'S')``; written back by ``write``.
@@ -112,9 +112,19 @@ def read_volume(path: Path, *, name: str | None = None) -> Volume:
             sform that disagree, NaN or Inf, constant image.
     """
     name = name or path.name
-    data, affine, axes = _read_canonical(path, name)
+    volume = _read_canonical(path, name)
     with np.errstate(over="ignore"):
-        image = data.astype(np.float32)
+        image = volume.data.astype(np.float32)
+    require_usable_image(image, name=name)
+    return volume.with_data(image)
+
+
+def require_usable_image(image: ImageArray, *, name: str) -> None:
+    """An image must be finite and not constant.
+
+    Raises:
+        InputError: with the place of the first NaN or Inf, or the constant value.
+    """
     bad = ~np.isfinite(image)
     if bad.any():
         place = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -127,7 +137,6 @@ def read_volume(path: Path, *, name: str | None = None) -> Volume:
             f"{name}: every voxel has the value {image.flat[0]:g}. "
             "An empty image cannot be used; export it again or remove the case."
         )
-    return Volume(image, affine, path, axes)
 
 
 def read_label_map(path: Path, *, n_classes: int, name: str | None = None) -> Volume:
@@ -140,15 +149,8 @@ def read_label_map(path: Path, *, n_classes: int, name: str | None = None) -> Vo
         InputError: as ``read_volume``, and for fractional or unknown label values.
     """
     name = name or path.name
-    data, affine, axes = _read_canonical(path, name)
-    rounded = np.rint(data)
-    if not np.all(np.abs(data - rounded) < 1e-3):
-        raise InputError(
-            f"{name}: the mask holds fractional values such as "
-            f"{float(data[np.abs(data - rounded) >= 1e-3][0]):g}. Is it an image? "
-            "Masks are integers; export it without interpolation."
-        )
-    values, counts = np.unique(rounded, return_counts=True)
+    mask = read_mask_values(path, name=name)
+    values, counts = np.unique(mask.data, return_counts=True)
     unknown = (values < 0) | (values >= n_classes)
     if unknown.any():
         listed = ", ".join(
@@ -159,7 +161,25 @@ def read_label_map(path: Path, *, n_classes: int, name: str | None = None) -> Vo
             f"{name}: the mask holds values that dataset.json does not name: {listed}. "
             f"Known are 0 to {n_classes - 1}; remap the mask or add the classes."
         )
-    return Volume(rounded.astype(np.uint8), affine, path, axes)
+    return mask.with_data(mask.data.astype(np.uint8))
+
+
+def read_mask_values(path: Path, *, name: str | None = None) -> Volume:
+    """Read a mask as int32 in RAS+ with the values that it holds, whatever they mean.
+
+    Raises:
+        InputError: as ``read_volume``, and for fractional values.
+    """
+    name = name or path.name
+    volume = _read_canonical(path, name)
+    rounded = np.rint(volume.data)
+    if not np.all(np.abs(volume.data - rounded) < 1e-3):
+        raise InputError(
+            f"{name}: the mask holds fractional values such as "
+            f"{float(volume.data[np.abs(volume.data - rounded) >= 1e-3][0]):g}. Is it an image? "
+            "Masks are integers; export it without interpolation."
+        )
+    return volume.with_data(rounded.astype(np.int32))
 
 
 def require_same_grid(image: Volume, mask: Volume, *, name: str) -> None:
@@ -199,7 +219,16 @@ def _describe(volume: Volume) -> str:
     return f"{size} voxels of {spacing} mm ({''.join(volume.user_axes)})"
 
 
-def _read_canonical(path: Path, name: str) -> tuple[np.ndarray, Affine, tuple[str, str, str]]:
+def to_canonical(data: np.ndarray, affine: Affine, *, source: Path | None = None) -> Volume:
+    """An array in any orientation as a volume in closest-canonical RAS+; values stay."""
+    orientation = nib.io_orientation(affine)
+    x, y, z = orientations.ornt2axcodes(orientation)
+    canonical = affine @ orientations.inv_ornt_aff(orientation, data.shape)
+    data = np.ascontiguousarray(orientations.apply_orientation(data, orientation))
+    return Volume(data, canonical.astype(np.float64), source, (x, y, z))
+
+
+def _read_canonical(path: Path, name: str) -> Volume:
     image, data = _parse_nifti(_read_verified(path, name), name)
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
         raise InputError(
@@ -214,12 +243,7 @@ def _read_canonical(path: Path, name: str) -> tuple[np.ndarray, Affine, tuple[st
             "Choose one channel or phase and save it as its own file."
         )
     _check_affine(image, name)
-    data = data.reshape(shape)
-    orientation = nib.io_orientation(image.affine)
-    codes = orientations.ornt2axcodes(orientation)
-    affine = image.affine @ orientations.inv_ornt_aff(orientation, shape)
-    data = np.ascontiguousarray(orientations.apply_orientation(data, orientation))
-    return data, affine.astype(np.float64), (codes[0], codes[1], codes[2])
+    return to_canonical(data.reshape(shape), image.affine, source=path)
 
 
 def _parse_nifti(payload: bytes, name: str) -> tuple[nib.Nifti1Image, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from neonet3d.cohort.importers.classes import ClassMap
 from neonet3d.cohort.importers.msd import import_msd
 from neonet3d.cohort.volume import corner_distance_mm, read_label_map, read_volume
 from neonet3d.errors import InputError
@@ -139,3 +140,13 @@ def test_the_real_hippocampus(real_data: Callable[[str], Path], tmp_path: Path) 
     assert cohort.schema.names == ("background", "anterior", "posterior")
     _, mask = cohort["hippocampus_001"].read_with_mask()
     assert np.unique(mask.data).tolist() == [0, 1, 2]
+
+
+def test_classes_may_be_kept_by_value_or_name(source: Path, tmp_path: Path) -> None:
+    cohort = import_msd(source, tmp_path / "out", class_map=ClassMap.parse("vein=hepatic_vein"))
+    assert cohort.schema.names == ("background", "vein")
+    brought = read_label_map(source / "labelsTr" / "liver_1.nii.gz", n_classes=3)
+    _, mask = cohort["liver_1"].read_with_mask()
+    np.testing.assert_array_equal(mask.data, brought.data == 2)
+    with pytest.raises(InputError, match=r"no class '5' for 'liver'; it has"):
+        import_msd(source, tmp_path / "b", class_map=ClassMap.parse("liver=5"))

@@ -36,7 +36,7 @@ def test_participants_name_the_cases_where_nothing_else_does(tmp_path: Path) -> 
     [
         ("", "t.csv", "holds no rows"),
         ("case,pni\n", "t.csv", "holds no rows"),
-        ("case,pni\na,1\n", "t.xlsx", "Save the table as CSV"),
+        ("case,pni\na,1\n", "t.xlsx", "not a whole XLSX"),
         ("case,pni\na,1,2\n", "t.csv", "row 2 has 3 fields"),
         ("case,pni,pni\na,1,0\n", "t.csv", "names a column twice"),
         ("name,pni\na,1\n", "t.csv", "no column 'case' or 'participant_id'"),
@@ -83,3 +83,20 @@ def test_labels_are_joined_by_name(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit_are_refused(tmp_path: Path, text: str, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         labels_by_case(read_table(written(tmp_path, text)), ["00123"], outcome_name="pni")
+
+
+def test_patient_ids_name_the_cases_and_are_not_kept_as_a_column(tmp_path: Path) -> None:
+    table = read_table(written(tmp_path, "PatientID,pni\nP-7,1\n"))
+    assert table.to_dict("records") == [{"case": "P-7", "pni": "1"}]
+    both = written(tmp_path, "case,PatientID,pni\nc1,P-7,1\n")
+    assert read_table(both)["case"].tolist() == ["c1"]
+    assert read_table(both, by_patient_id=True)["case"].tolist() == ["P-7"]
+
+
+@pytest.mark.parametrize("text", ["case,pni\n123,1\n", "case,pni\nx,1\n", "case,pni\n00123,7\n"])
+def test_hidden_names_are_in_no_message(tmp_path: Path, text: str) -> None:
+    with pytest.raises(InputError, match="hidden; --keep-ids shows it") as refused:
+        labels_by_case(
+            read_table(written(tmp_path, text)), ["00123"], outcome_name="pni", hide_names=True
+        )
+    assert "123" not in str(refused.value)

@@ -9,30 +9,19 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from neonet3d.cohort.cohort import Cohort, CohortWriter
-from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.importers.table import CaseLabels, labels_by_case
-from neonet3d.cohort.volume import read_label_map, read_volume, require_same_grid
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.importers.classes import ClassMap
+from neonet3d.cohort.importers.description import class_values, origin_of, read_dataset_json
+from neonet3d.cohort.importers.source import Pair, Source, scans_of_pairs, write_source
 from neonet3d.errors import InputError
 from neonet3d.types import Advance, LabelSchema, no_advance
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A scan and its mask, where there is one."""
-
-    name: str
-    image: Path
-    mask: Path | None
 
 
 def import_msd(
@@ -41,90 +30,73 @@ def import_msd(
     *,
     labels: pd.DataFrame | None = None,
     outcome_name: str | None = None,
+    class_map: ClassMap | None = None,
     advance: Advance = no_advance,
 ) -> Cohort:
-    """Read every case, verify it and write it as a cohort.
+    """Read every case, verify it and write it as a cohort; see ``list_msd`` and ``write_source``.
 
     Args:
         source: folder with dataset.json.
         out: the cohort; must not exist or be empty. Nothing is left there when a case fails.
         labels: table of ``read_table``; its columns go to participants.tsv.
         outcome_name: column of ``labels`` that is the outcome.
+        class_map: the classes to keep; all of dataset.json by default.
         advance: called once per case.
 
     Raises:
         InputError: a description that cannot be read, a damaged or mismatched case (named), labels
             that do not fit, an ``out`` that is not empty.
     """
+    listed = list_msd(source, class_map=class_map)
+    return write_source(listed, out, labels=labels, outcome_name=outcome_name, advance=advance)
+
+
+def list_msd(source: Path, *, class_map: ClassMap | None = None) -> Source:
+    """The cases that dataset.json lists; no scan is read.
+
+    Raises:
+        InputError: a description that cannot be read, or that names what ``class_map`` does not.
+    """
     description = read_msd_description(source)
-    schema = _schema(description, source)
-    pairs = _pairs(description, source)
-    known: dict[str, CaseLabels] = {}
-    if labels is not None:
-        known = labels_by_case(labels, [pair.name for pair in pairs], outcome_name=outcome_name)
-    with new_folder(out) as folder:
-        writer = CohortWriter(
-            folder,
-            schema,
-            outcome_name=outcome_name,
-            channel=_channel(description),
-            durable=False,
-        )
-        for pair in pairs:
-            image, mask = read_volume(pair.image, name=pair.name), None
-            if pair.mask is not None:
-                mask = read_label_map(pair.mask, n_classes=len(schema), name=pair.name)
-                require_same_grid(image, mask, name=pair.name)
-            case = known.get(pair.name, CaseLabels())
-            writer.add(
-                pair.name,
-                image,
-                mask,
-                outcome=case.outcome,
-                participant=case.participant,
-                extra=case.extra,
-            )
-            advance(note=pair.name)
-        given = ("name", "description", "reference", "licence")
-        origin = {key: str(description[key]) for key in given if key in description}
-        writer.finish({"source": {"layout": "Medical Segmentation Decathlon"} | origin})
-    return Cohort.open(out)
+    known = _classes(description, source)
+    schema = LabelSchema.from_mapping(known) if class_map is None else class_map.schema
+    values = None if class_map is None else class_map.values(known, where=str(source))
+    return Source(
+        scans_of_pairs(_pairs(description, source), n_classes=len(schema), values=values),
+        schema,
+        _channel(description),
+        origin_of(description, "Medical Segmentation Decathlon"),
+        class_map,
+    )
 
 
 def read_msd_description(source: Path) -> dict[str, Any]:
-    """dataset.json, known to hold ``labels`` and a list ``training``."""
-    path = source / "dataset.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}). Copy it again from its source.") from error
-    if not isinstance(description, dict) or not isinstance(description.get("training"), list):
+    """dataset.json, known to hold a list ``training``."""
+    description = read_dataset_json(source)
+    if not isinstance(description.get("training"), list):
         raise InputError(
-            f"{path} has no list 'training' of cases, so it is not in the Decathlon's layout. "
-            "Bring the data into that layout, with one entry of 'image' and 'label' per case."
+            f"{source / 'dataset.json'} has no list 'training' of cases, so it is not in the "
+            "Decathlon's layout. Bring the data into that layout, with one entry of 'image' and "
+            "'label' per case."
         )
     return description
 
 
-def _schema(description: Mapping[str, Any], source: Path) -> LabelSchema:
+def _classes(description: Mapping[str, Any], source: Path) -> dict[str, int]:
     labels = description.get("labels")
     if not isinstance(labels, dict) or not all(str(value).isdecimal() for value in labels):
         raise InputError(
             f"{source / 'dataset.json'}: 'labels' is {labels!r}, not a map such as "
             '{"0": "background", "1": "liver"}. Mend it.'
         )
-    by_name = {_safe_name(str(name)): int(value) for value, name in labels.items()}
-    if len(by_name) < len(labels):
+    named = [str(name) for name in labels.values()]
+    repeated = [name for name in named if named.count(name) > 1]
+    if repeated:
         raise InputError(
-            f"{source / 'dataset.json'}: two classes of {list(labels.values())} have the same "
-            "name. Rename one."
+            f"{source / 'dataset.json'}: two classes have the same name, {repeated[0]!r}. "
+            "Rename one."
         )
-    return LabelSchema.from_mapping(by_name)
-
-
-def _safe_name(name: str) -> str:
-    """``Hepatic vein`` to ``hepatic_vein``."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return class_values({str(name): int(value) for value, name in labels.items()}, source)
 
 
 def _channel(description: Mapping[str, Any]) -> str:
@@ -132,8 +104,8 @@ def _channel(description: Mapping[str, Any]) -> str:
     return str(modality.get("0", "MR")) if isinstance(modality, dict) else "MR"
 
 
-def _pairs(description: Mapping[str, Any], source: Path) -> list[_Pair]:
-    pairs: dict[str, _Pair] = {}
+def _pairs(description: Mapping[str, Any], source: Path) -> list[Pair]:
+    pairs: dict[str, Pair] = {}
     for entry in description["training"]:
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise InputError(
@@ -146,7 +118,7 @@ def _pairs(description: Mapping[str, Any], source: Path) -> list[_Pair]:
         name = re.sub(r"\.nii(\.gz)?$", "", image.name)
         if name in pairs:
             raise InputError(f"{source / 'dataset.json'} lists the case {name} twice. Keep one.")
-        pairs[name] = _Pair(
+        pairs[name] = Pair(
             name,
             _inside(source, image, name),
             _inside(source, Path(label), name) if isinstance(label, str) else None,

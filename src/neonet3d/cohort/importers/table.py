@@ -1,8 +1,9 @@
-"""The table of labels that comes with a data set: CSV or TSV as people and Excel write it."""
+"""The table of labels that comes with a data set: CSV, TSV or XLSX as people and Excel write it."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from io import StringIO
@@ -10,36 +11,40 @@ from pathlib import Path
 
 import pandas as pd
 
+from neonet3d.cohort.importers.spreadsheet import read_sheet
 from neonet3d.errors import InputError
 
 MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN")
+NAMES = ("case", "participant_id", "PatientID")
 OUTCOMES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, *, by_patient_id: bool = False) -> pd.DataFrame:
     """Read a table of cases as text; nothing becomes a number, so ``00123`` stays ``00123``.
 
     The separator is ``,``, ``;`` or tab, whichever the first line holds most of; a byte-order mark
-    is skipped.
+    is skipped. A sheet of several is chosen by ``TABLE.xlsx#Sheet``.
+
+    Args:
+        by_patient_id: where there is a column ``PatientID``, it names the cases, whatever ``case``
+            says.
 
     Returns:
-        One row per case with a column ``case`` (copied from ``participant_id`` where there is
-        none); missing values are None.
+        One row per case with a column ``case`` (copied from ``participant_id`` or ``PatientID``
+        where there is none); missing values are None. ``PatientID`` does not stay a column.
 
     Raises:
-        InputError: a spreadsheet, no UTF-8, lines of different lengths, no or repeated cases.
+        InputError: what ``read_sheet`` refuses, another kind of file, no UTF-8, lines of different
+            lengths, no or repeated cases.
     """
-    if not path.is_file():
-        raise InputError(f"There is no table {path}. Check the path.")
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        raise InputError(f"{path} is not a CSV or TSV file. Save the table as CSV (UTF-8) first.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 ({error}). Save it as CSV (UTF-8).") from error
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(StringIO(text), delimiter=separator) if any(line)]
+    chosen = re.fullmatch(r"(.+\.xlsx)#(.+)", str(path), re.IGNORECASE)
+    if chosen:
+        lines, separated = read_sheet(Path(chosen[1]), chosen[2], text_columns=NAMES), ""
+    elif path.suffix.lower() == ".xlsx":
+        lines, separated = read_sheet(path, None, text_columns=NAMES), ""
+    else:
+        lines, separator = _read_lines(path)
+        separated = f" (separator {separator!r})"
     if len(lines) < 2:
         raise InputError(f"{path} holds no rows. It needs a line of column names and one per case.")
     header = [name.strip() for name in lines[0]]
@@ -47,7 +52,7 @@ def read_table(path: Path) -> pd.DataFrame:
         if len(line) != len(header):
             raise InputError(
                 f"{path}: row {number} has {len(line)} fields but the first row names "
-                f"{len(header)} columns (separator {separator!r}). Mend the row."
+                f"{len(header)} columns{separated}. Mend the row."
             )
     if len(set(header)) < len(header):
         raise InputError(f"{path} names a column twice: {header}. Rename one.")
@@ -56,19 +61,41 @@ def read_table(path: Path) -> pd.DataFrame:
         columns=header,
         dtype=object,
     )
+    if by_patient_id and "PatientID" in table:
+        table["case"] = table["PatientID"]
     if "case" not in table:
-        if "participant_id" not in table:
+        named = [name for name in NAMES if name in table]
+        if not named:
             raise InputError(
-                f"{path} has no column 'case' or 'participant_id'; it has {header}. "
-                "Name the column that holds the scans' names 'case'."
+                f"{path} has no column 'case' or 'participant_id' (for DICOM: 'PatientID'); it has "
+                f"{header}. Name the column that holds the scans' names 'case'."
             )
-        table.insert(0, "case", table["participant_id"])
+        table.insert(0, "case", table[named[0]])
+    table = table.drop(columns="PatientID", errors="ignore")
     if table["case"].isna().any():
         raise InputError(f"{path}: {int(table['case'].isna().sum())} rows name no case. Fill them.")
     repeated = table["case"][table["case"].duplicated()]
     if len(repeated):
         raise InputError(f"{path} lists the case {repeated.iloc[0]!r} twice. Keep one row.")
     return table
+
+
+def _read_lines(path: Path) -> tuple[list[list[str]], str]:
+    """Lines of a CSV or TSV file that are not empty, and what separates their fields."""
+    if not path.is_file():
+        raise InputError(f"There is no table {path}. Check the path.")
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        raise InputError(
+            f"{path} is not a CSV, TSV or XLSX file. Save the table as CSV (UTF-8) first."
+        )
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 ({error}). Save it as CSV (UTF-8).") from error
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    lines = [line for line in csv.reader(StringIO(text), delimiter=separator) if any(line)]
+    return lines, separator
 
 
 @dataclass(frozen=True)
@@ -81,12 +108,17 @@ class CaseLabels:
 
 
 def labels_by_case(
-    table: pd.DataFrame, names: Iterable[str], *, outcome_name: str | None
+    table: pd.DataFrame,
+    names: Iterable[str],
+    *,
+    outcome_name: str | None,
+    hide_names: bool = False,
 ) -> dict[str, CaseLabels]:
     """Join a table to the scans of a data set.
 
     A scan without a row has no outcome; a row without a scan is left out, for tables often list
-    patients whose scans were excluded.
+    patients whose scans were excluded. With ``hide_names`` no error message repeats a name, for
+    these are PatientIDs.
 
     Raises:
         InputError: the outcome has no column or is not 0/1, no row names a scan, or ids that lost
@@ -97,23 +129,31 @@ def labels_by_case(
             f"The table has no column {outcome_name!r}; it has {list(table.columns)}. "
             "Choose the outcome among these."
         )
+
+    def shown(name: str) -> str:
+        return "(hidden; --keep-ids shows it)" if hide_names else repr(name)
+
     names, rows = list(names), {str(row["case"]): row for row in table.to_dict("records")}
     shortened = {name.lstrip("0"): name for name in names if name not in rows}
     for row in rows:
         if row not in names and row in shortened:
             raise InputError(
-                f"The table names a case {row!r} where there is a scan {shortened[row]!r}. Excel "
-                "dropped the leading zeros; format the column as text and export it again."
+                f"The table names a case {shown(row)} where there is a scan "
+                f"{shown(shortened[row])}. Excel dropped the leading zeros; format the column as "
+                "text and export it again."
             )
     if not rows.keys() & set(names):
         raise InputError(
-            f"No row of the table names a scan: the table has {next(iter(rows))!r}, the data set "
-            f"{names[0]!r}. The column 'case' must hold the scans' names."
+            f"No row of the table names a scan: the table has {shown(next(iter(rows)))}, the data "
+            f"set {shown(names[0])}. The column 'case' must hold the scans' names (for DICOM, the "
+            "PatientIDs)."
         )
     kept = ("case", "participant_id", outcome_name)
     return {
         name: CaseLabels(
-            outcome=_outcome(row[outcome_name], name, outcome_name) if outcome_name else None,
+            outcome=_outcome(row[outcome_name], shown(name).strip("'"), outcome_name)
+            if outcome_name
+            else None,
             participant=row.get("participant_id"),
             extra={
                 str(column): str(value)
