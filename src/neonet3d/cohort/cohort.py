@@ -18,11 +18,19 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from neonet3d.cohort.layout import SAFE_ID, read_description, read_participants
+from neonet3d.cohort.layout import (
+    SAFE_ID,
+    Fault,
+    read_description,
+    require_inside,
+    survey_participants,
+    without_leading_zeros,
+)
 from neonet3d.cohort.volume import (
     Volume,
     read_label_map,
@@ -102,6 +110,18 @@ class Cohort:
         Raises:
             InputError: missing folder or files, unsafe or repeated ids, outcomes that are not 0/1.
         """
+        cohort, faults = cls.survey(root)
+        if faults:
+            raise InputError(faults[0].sentence)
+        return cohort
+
+    @classmethod
+    def survey(cls, root: Path | str) -> tuple[Cohort, tuple[Fault, ...]]:
+        """The cases that can be opened, and why the others cannot: for ``cohort check``.
+
+        Raises:
+            InputError: a folder that is no cohort, or a table of which no row can be read.
+        """
         root = Path(root)
         if not root.is_dir():
             raise InputError(
@@ -117,8 +137,14 @@ class Cohort:
         description = read_description(root)
         schema = LabelSchema.from_mapping(description["labels"])
         outcome_name = description.get("neonet3d", {}).get("outcome")
-        table = read_participants(root, outcome_name)
-        return cls(root, schema, outcome_name, tuple(_cases(root, schema, outcome_name, table)))
+        table, unusable = survey_participants(root, outcome_name)
+        cases, faults = [], list(unusable)
+        for row in table.to_dict("records"):
+            try:
+                cases.append(_case(root, schema, outcome_name, row))
+            except InputError as error:
+                faults.append(Fault(row["case"], str(error)))
+        return cls(root, schema, outcome_name, tuple(cases)), tuple(faults)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -168,29 +194,37 @@ class Cohort:
         return replace(self, cases=cases)
 
 
-def _cases(
-    root: Path, schema: LabelSchema, outcome_name: str | None, table: pd.DataFrame
-) -> Iterator[Case]:
-    for row in table.to_dict("records"):
-        name = row["case"]
-        image_path = root / "imagesTr" / f"{name}_0000.nii.gz"
-        if not image_path.is_file():
+def _case(
+    root: Path, schema: LabelSchema, outcome_name: str | None, row: Mapping[Any, Any]
+) -> Case:
+    name = row["case"]
+    image_path = root / "imagesTr" / f"{name}_0000.nii.gz"
+    mask_path = root / "labelsTr" / f"{name}.nii.gz"
+    if not image_path.is_file():
+        original = without_leading_zeros(root, name)
+        if original is not None:
             raise InputError(
-                f"{name} is listed in participants.tsv but there is no {image_path}. "
-                "Add the scan or remove the row."
+                f"{name} is listed in participants.tsv where there is a scan {original}: Excel "
+                "dropped the leading zeros. Format the column as text and save the table again."
             )
-        mask_path = root / "labelsTr" / f"{name}.nii.gz"
-        split = row.get("split")
-        yield Case(
-            name=name,
-            participant=row["participant_id"],
-            outcome=_outcome(row[outcome_name], name, outcome_name) if outcome_name else None,
-            split=split if isinstance(split, str) else None,
-            synthetic=row.get("synthetic") == "1",
-            image_path=image_path,
-            mask_path=mask_path if mask_path.is_file() else None,
-            schema=schema,
+        raise InputError(
+            f"{name} is listed in participants.tsv but there is no {image_path}. "
+            "Add the scan or remove the row."
         )
+    with_mask = mask_path.is_file()
+    for path in (image_path, mask_path) if with_mask else (image_path,):
+        require_inside(root, path, name=name)
+    split = row.get("split")
+    return Case(
+        name=name,
+        participant=row["participant_id"],
+        outcome=_outcome(row[outcome_name], name, outcome_name) if outcome_name else None,
+        split=split if isinstance(split, str) else None,
+        synthetic=row.get("synthetic") == "1",
+        image_path=image_path,
+        mask_path=mask_path if with_mask else None,
+        schema=schema,
+    )
 
 
 def _outcome(value: object, name: str, column: str) -> int | None:

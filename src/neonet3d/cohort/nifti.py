@@ -61,11 +61,13 @@ class HeaderNotes:
     Attributes:
         places_apart_mm: farthest distance of a corner by qform and by sform; None without both.
         misleading_spacing_mm: the header's voxel size where the affine, which is read, has another.
+        singleton_axes: the file has axes of length 1 behind the third.
         text: fields that hold free text, by name; never what they hold.
     """
 
     places_apart_mm: float | None
     misleading_spacing_mm: Triple | None
+    singleton_axes: bool
     text: tuple[str, ...]
 
 
@@ -107,7 +109,12 @@ def note_header(file: NiftiFile) -> HeaderNotes:
     text = [field for field in TEXT_FIELDS if bytes(header[field]).strip(b"\0 ")]
     if len(header.extensions):
         text.append("an extension")
-    return HeaderNotes(apart, file.spacing_mm if misleads else None, tuple(text))
+    return HeaderNotes(
+        places_apart_mm=apart,
+        misleading_spacing_mm=file.spacing_mm if misleads else None,
+        singleton_axes=len(file.image.shape) > 3,
+        text=tuple(text),
+    )
 
 
 def corners_mm(affine: Affine, shape: Shape) -> np.ndarray:
