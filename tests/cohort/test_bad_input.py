@@ -7,6 +7,7 @@ the cohort as it was.
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,13 @@ import numpy as np
 import pytest
 
 from neonet3d.cohort.check import check_folder
-from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.findings import Finding
+from neonet3d.cohort.importers import import_cohort
+from neonet3d.cohort.phantom.writer import write_phantom_cohort
+from neonet3d.cohort.volume import read_label_map, read_volume
+from neonet3d.config import load_config
+from neonet3d.types import LabelSchema
 
 Make = Callable[..., Cohort]
 Break = Callable[[Path], None]
@@ -441,15 +447,12 @@ def test_findings_come_in_the_cohorts_order_errors_first(root: Path) -> None:
 
 
 def test_real_hippocampi_are_in_order(real_data: Callable[[str], Path], tmp_path: Path) -> None:
-    from neonet3d.cohort.importers import import_cohort
 
     import_cohort(real_data("Task04_Hippocampus"), tmp_path / "hippocampus")
     assert check_folder(tmp_path / "hippocampus") == []
 
 
 def test_a_phantom_is_in_order(tmp_path: Path) -> None:
-    from neonet3d.cohort.phantom.writer import write_phantom_cohort
-    from neonet3d.config import load_config
 
     settings = load_config("demo", overrides=["phantom.spacing_mm=[4, 4, 6]", "phantom.n=6"])
     write_phantom_cohort(tmp_path / "phantom", settings.phantom, seed=1)
@@ -460,11 +463,6 @@ def test_a_phantom_is_in_order(tmp_path: Path) -> None:
 
 def test_real_livers_are_in_order(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     """An MR and its mask, on the files' own axes; the mask holds 50 organs of a class map."""
-    import json
-
-    from neonet3d.cohort.cohort import CohortWriter
-    from neonet3d.cohort.volume import read_label_map, read_volume
-    from neonet3d.types import LabelSchema
 
     folder = real_data("totalseg_mr_ct")
     assert json.loads((folder / "labels.json").read_text())

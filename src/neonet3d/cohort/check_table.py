@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from neonet3d.cohort.cohort import Case, Cohort
 from neonet3d.cohort.findings import Finding
-from neonet3d.cohort.layout import BYTE_ORDER_MARK, survey_participants
+from neonet3d.cohort.layout import BYTE_ORDER_MARK, participants_as_written, survey_participants
 
 IDENTIFYING_COLUMN = re.compile(
     r"(^|_)(sur|first|last|patient_?|given_?)?name$|birth|(^|_)dob$|(^|_)mrn$|address|phone|"
@@ -163,9 +163,9 @@ def _check_text(cohort: Cohort) -> Iterator[Finding]:
 
 def _check_orphans(cohort: Cohort) -> Iterator[Finding]:
     # A subset knows the whole table, and a row that cannot be used still names its files.
-    lines = (cohort.root / "participants.tsv").read_text(encoding="utf-8-sig").splitlines()
-    index = lines[0].split("\t").index("case")
-    listed = {fields[index] for line in lines[1:] if len(fields := line.split("\t")) > index}
+    header, *rows = participants_as_written(cohort.root)
+    column = header.index("case")
+    listed = {fields[column] for fields in rows if len(fields) > column}
     for folder, suffix in (("imagesTr", "_0000.nii.gz"), ("labelsTr", ".nii.gz")):
         for path in sorted((cohort.root / folder).glob("*")):
             if path.name.removesuffix(suffix) not in listed or not path.name.endswith(suffix):

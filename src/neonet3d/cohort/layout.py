@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +99,12 @@ def survey_participants(
         )
     faults: list[Fault | None] = list(_row_faults(path, table))
     return table[[fault is None for fault in faults]], tuple(f for f in faults if f is not None)
+
+
+def participants_as_written(root: Path) -> list[list[str]]:
+    """Every field of participants.tsv, the line of column names first; nothing is judged."""
+    text = (root / "participants.tsv").read_text(encoding="utf-8-sig")
+    return list(csv.reader(StringIO(text), delimiter="\t"))
 
 
 def _row_faults(path: Path, table: pd.DataFrame) -> Iterator[Fault | None]:

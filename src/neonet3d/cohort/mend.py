@@ -6,9 +6,11 @@ as they are stored, and only the header, or the type of a mask's labels, changes
 
 from __future__ import annotations
 
+import csv
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +18,7 @@ import numpy as np
 
 from neonet3d.cohort.cohort import Case, Cohort
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.layout import BYTE_ORDER_MARK
+from neonet3d.cohort.layout import BYTE_ORDER_MARK, participants_as_written
 from neonet3d.cohort.nifti import (
     QFORM_TOLERANCE_MM,
     HeaderNotes,
@@ -99,22 +101,21 @@ def _others(root: Path, rewritten: set[Path]) -> Iterator[Path]:
 
 
 def _mend_table(cohort: Cohort, folder: Path) -> Iterator[Mended]:
-    """Edits fields in place, so that everything else of the table stays as it was written."""
-    raw = (cohort.root / "participants.tsv").read_bytes()
-    if raw.startswith(BYTE_ORDER_MARK):
-        raw = raw.removeprefix(BYTE_ORDER_MARK)
+    """Only the fields that are mended change; the others stay as they were written."""
+    if (cohort.root / "participants.tsv").read_bytes().startswith(BYTE_ORDER_MARK):
         yield Mended(None, "participants.tsv", "byte-order mark removed")
-    lines = [line.split("\t") for line in raw.decode().splitlines()]
+    header, *rows = participants_as_written(cohort.root)
     if cohort.outcome_name is not None:
-        column, case = lines[0].index(cohort.outcome_name), lines[0].index("case")
-        for fields in lines[1:]:
+        column, case = header.index(cohort.outcome_name), header.index("case")
+        for fields in rows:
             value = fields[column] if len(fields) > column else ""
             if value in OUTCOMES:
                 fields[column] = OUTCOMES[value]
                 what = f"{cohort.outcome_name} {value} -> {fields[column]}"
                 yield Mended(fields[case], "participants.tsv", what)
-    text = "".join("\t".join(fields) + "\n" for fields in lines)
-    write_atomically(folder / "participants.tsv", text.encode())
+    text = StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows([header, *rows])
+    write_atomically(folder / "participants.tsv", text.getvalue().encode())
 
 
 def _mend_file(case: Case, path: Path, target: Path) -> list[str]:
