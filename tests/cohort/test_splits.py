@@ -75,7 +75,7 @@ def test_a_division_that_cannot_be_meant_is_refused(
 )
 def test_what_is_no_list_of_folds_is_refused(cohort: Cohort, tmp_path: Path, text: str) -> None:
     (tmp_path / "s.json").write_text(text)
-    with pytest.raises(InputError, match="is not JSON|not a list of folds in nnU-Net's form"):
+    with pytest.raises(InputError, match=r"is not JSON|not a list of folds in nnU-Net's form"):
         read_splits(tmp_path / "s.json", cohort)
     with pytest.raises(InputError, match="There is no file"):
         read_splits(tmp_path / "absent.json", cohort)
