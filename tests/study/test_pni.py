@@ -21,7 +21,15 @@ from neonet3d.errors import InputError, RunError
 from neonet3d.study.pni import run_pni_study
 from neonet3d.study.results import StudyResults
 
-VOLATILE = {"manifest.json", "log.jsonl", "results.json", "report.html", "config.yaml", ".lock"}
+VOLATILE = {
+    "manifest.json",
+    "log.jsonl",
+    "results.json",
+    "report.html",
+    "config.yaml",
+    "splits.json",
+    ".lock",
+}
 
 
 def stages(run: Path) -> dict[str, bytes]:
@@ -53,7 +61,7 @@ def test_a_run_ends_with_results_and_a_report(
 ) -> None:
     run, results = finished
     names = {path.name for path in run.iterdir()}
-    assert names == VOLATILE | {"crops", "fold-0", "fold-1", "splits.json"}
+    assert names == VOLATILE | {"crops", "fold-0", "fold-1"}
     assert StudyResults.read(run).cases == results.cases
     page = (run / "report.html").read_text()
     assert "Spheres" in page
