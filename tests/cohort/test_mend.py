@@ -154,3 +154,30 @@ def test_a_link_to_elsewhere_is_not_followed(root: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match="leads out of the cohort"):
         mend_cohort(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["NIfTI-2", "big-endian", "qform only"])
+def test_other_headers_are_mended_too(root: Path, tmp_path: Path, kind: str) -> None:
+    """Both versions, both byte orders, and a file that has no sform."""
+    path = root / "imagesTr" / "case_001_0000.nii.gz"
+    affine = np.diag([-1.5, 1, 2, 1])
+    voxels = np.arange(10 * 9 * 8, dtype=np.int16).reshape(10, 9, 8)
+    version = nib.Nifti2Image if kind == "NIfTI-2" else nib.Nifti1Image
+    header = version.header_class(endianness=">") if kind == "big-endian" else None
+    image = version(voxels, affine, header)
+    if kind == "qform only":
+        image.set_qform(affine, code=1)
+        image.set_sform(None, code=0)
+    image.header["descrip"] = b"MUSTERMANN^ERIKA"
+    nib.save(image, path)
+    mask_path = root / "labelsTr" / "case_001.nii.gz"
+    nib.save(nib.Nifti1Image(np.asarray(nib.load(mask_path).dataobj), affine), mask_path)
+    assert [entry.what for entry in mend_cohort(root, tmp_path / "out")] == [
+        "header text emptied: descrip"
+    ]
+    assert check_folder(tmp_path / "out") == []
+    new = nib.load(tmp_path / "out" / path.relative_to(root))
+    assert isinstance(new, version)
+    np.testing.assert_array_equal(np.asarray(new.dataobj), voxels)
+    np.testing.assert_allclose(new.affine, affine)
+    assert bool(new.header["sform_code"]) == (kind != "qform only")

@@ -106,7 +106,9 @@ def note_header(file: NiftiFile) -> HeaderNotes:
     apart = farthest_corner_mm(qform - sform, file.shape) if qcode and scode else None
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     misleads = not np.allclose(spacing, file.spacing_mm, rtol=1e-2, atol=1e-3)
-    text = [field for field in TEXT_FIELDS if bytes(header[field]).strip(b"\0 ")]
+    # NIfTI-2 has fewer fields.
+    fields = [field for field in TEXT_FIELDS if field in header.keys()]  # noqa: SIM118
+    text = [field for field in fields if bytes(header[field]).strip(b"\0 ")]
     if len(header.extensions):
         text.append("an extension")
     return HeaderNotes(
