@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from neonet3d.cohort.check import Finding, check_cohort
+from neonet3d.cohort.check import check_cohort
+from neonet3d.cohort.check_case import CaseReport
 from neonet3d.cohort.cohort import Case, Cohort
+from neonet3d.cohort.findings import Finding
 
 Make = Callable[..., Cohort]
 
@@ -134,3 +137,23 @@ def test_text_in_a_header_is_named_and_not_quoted(cohort: Cohort) -> None:
     assert finding.severity == "warning"
     assert "descrip, an extension" in finding.problem
     assert "MUSTERMANN" not in str(finding)
+
+
+def test_an_interrupted_check_reads_no_further_cases(
+    make_cohort: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def slow(case: Case, outcome_name: str | None) -> CaseReport:
+        begun.append(case.name)
+        time.sleep(0.01)
+        return CaseReport(case, (), None)
+
+    def interrupt(n: int = 1, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neonet3d.cohort.check.check_case", slow)
+    cohort = make_cohort([0, 1] * 30)
+    with pytest.raises(KeyboardInterrupt):
+        check_cohort(cohort, interrupt)
+    assert len(begun) < 40

@@ -48,9 +48,13 @@ def check_cohort(
     workers = min(MOST_WORKERS, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         look = partial(check_case, outcome_name=cohort.outcome_name)
-        for report in pool.map(look, cohort):
-            reports.append(report)
-            advance(note=report.case.name)
+        try:
+            for report in pool.map(look, cohort):
+                reports.append(report)
+                advance(note=report.case.name)
+        except BaseException:  # Ctrl-C must not wait for the cases that have not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     twins = _twins(reports)
     findings = [
         finding
