@@ -29,6 +29,7 @@ from neonet3d.cohort.volume import Volume, read_volume
 from neonet3d.config import load_config
 
 ROUNDS = 15
+QUIET = 0.5  # load average of a machine that does nothing else
 SPACING = "phantom.spacing_mm=[1.2, 1.2, 2.5]"
 
 
@@ -91,7 +92,8 @@ def measure(folder: Path) -> str:
         "neonet3d checks it, and the length, to the end of the stream.",
         "",
         f"* {datetime.now(UTC):%Y-%m-%d}, commit {commit}, {machine()}; "
-        f"load average {before:.1f} before, {os.getloadavg()[0]:.1f} after",
+        f"load average {before:.1f} before, {os.getloadavg()[0]:.1f} after"
+        + (" (busy with other work too)" if before > QUIET else ""),
         f"* Python {platform.python_version()}, nibabel {version('nibabel')}, "
         f"isal {version('isal')}, numpy {version('numpy')}",
         f"* one phantom scan of {'x'.join(map(str, scan.shape))} voxels "

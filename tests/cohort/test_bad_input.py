@@ -7,8 +7,8 @@ the cohort as it was.
 from __future__ import annotations
 
 import gzip
-import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.findings import Finding
 from neonet3d.cohort.importers import import_cohort
 from neonet3d.cohort.phantom.writer import write_phantom_cohort
-from neonet3d.cohort.volume import read_label_map, read_volume
 from neonet3d.config import load_config
 from neonet3d.types import LabelSchema
 
@@ -462,21 +461,18 @@ def test_a_phantom_is_in_order(tmp_path: Path) -> None:
 
 
 def test_real_livers_are_in_order(real_data: Callable[[str], Path], tmp_path: Path) -> None:
-    """An MR and its mask, on the files' own axes; the mask holds 50 organs of a class map."""
-
-    folder = real_data("totalseg_mr_ct")
-    assert json.loads((folder / "labels.json").read_text())
-    schema = LabelSchema(("background", *(f"organ_{i}" for i in range(1, 51))))
-    writer = CohortWriter(tmp_path / "livers", schema, outcome_name=None, channel="MR")
-    image = read_volume(folder / "example_mr_sm.nii.gz")
-    mask = read_label_map(folder / "example_seg_mr.nii.gz", n_classes=len(schema))
-    writer.add("mr", image, mask)
-    writer.finish()
-    for part, name, source in (
-        ("imagesTr", "mr_0000", "example_mr_sm"),
-        ("labelsTr", "mr", "example_seg_mr"),
+    """An MR and a CT with their masks of many organs, byte for byte as they were published."""
+    source, root = real_data("totalseg_mr_ct"), tmp_path / "livers"
+    schema = LabelSchema(("background", *(f"organ_{i}" for i in range(1, 118))))
+    writer = CohortWriter(root, schema, outcome_name=None, channel="MR")
+    for part in ("imagesTr", "labelsTr"):
+        (root / part).mkdir(parents=True)
+    for name, image, mask in (
+        ("mr", "example_mr_sm", "example_seg_mr"),
+        ("ct", "example_ct", "example_seg_fast_force_split"),
     ):
-        raw = (folder / f"{source}.nii.gz").read_bytes()
-        (tmp_path / "livers" / part / f"{name}.nii.gz").write_bytes(raw)
-    found = check_folder(tmp_path / "livers")
-    assert [f for f in found if f.severity == "error"] == []
+        shutil.copy(source / f"{image}.nii.gz", root / "imagesTr" / f"{name}_0000.nii.gz")
+        shutil.copy(source / f"{mask}.nii.gz", root / "labelsTr" / f"{name}.nii.gz")
+        writer.add_written(name)
+    writer.finish()
+    assert [f for f in check_folder(root) if f.severity == "error"] == []

@@ -39,7 +39,11 @@ def is_gzip(raw: bytes) -> bool:
 
 
 def deflate(payload: bytes) -> bytes:
-    """One gzip member without name and time: the same payload gives the same bytes."""
+    """One gzip member without name and time: the same payload gives the same bytes.
+
+    That holds on one machine. ISA-L has code for several kinds of processor, and zlib has forks, so
+    another kind of machine may compress the same payload to other bytes.
+    """
     return bytes(compress(payload, compresslevel=LEVEL, mtime=0))
 
 
