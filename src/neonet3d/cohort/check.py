@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from neonet3d.cohort.case import Case
 from neonet3d.cohort.check_case import CaseReport, check_case
 from neonet3d.cohort.check_table import check_table
-from neonet3d.cohort.cohort import Case, Cohort
+from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.findings import Finding, by_severity, finding_of
 from neonet3d.types import Advance, no_advance
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from neonet3d.cohort.case import Case
 from neonet3d.cohort.check_masks import check_mask
-from neonet3d.cohort.cohort import Case
 from neonet3d.cohort.findings import Finding, finding_of
 from neonet3d.cohort.nifti import QFORM_TOLERANCE_MM, NiftiFile, note_header, read_nifti
 from neonet3d.cohort.volume import Volume, image_volume, label_volume, require_same_grid

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
 
-from neonet3d.cohort.cohort import Case
+from neonet3d.cohort.case import Case
 from neonet3d.cohort.findings import Finding
 from neonet3d.cohort.volume import Volume
 

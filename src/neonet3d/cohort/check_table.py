@@ -6,7 +6,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from neonet3d.cohort.cohort import Case, Cohort
+from neonet3d.cohort.case import Case
+from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.findings import Finding
 from neonet3d.cohort.layout import BYTE_ORDER_MARK, participants_as_written, survey_participants
 

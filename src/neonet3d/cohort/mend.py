@@ -16,7 +16,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from neonet3d.cohort.cohort import Case, Cohort
+from neonet3d.cohort.case import Case
+from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folder import new_folder
 from neonet3d.cohort.layout import BYTE_ORDER_MARK, participants_as_written
 from neonet3d.cohort.nifti import (
