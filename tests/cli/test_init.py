@@ -111,7 +111,7 @@ def test_what_ends_a_run_has_its_own_status(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("neonet3d.cohort.cohort.Cohort.open", fail)
+    monkeypatch.setattr("neonet3d.cohort.cohort.Cohort.survey", fail)
     done = run("cohort", "check", "somewhere")
     assert done.status == status
     assert done.stderr.strip().startswith(f"neonet3d: {sentence}")
@@ -124,7 +124,7 @@ def test_a_defect_of_ours_shows_its_traceback(
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("neonet3d.cohort.cohort.Cohort.open", fail)
+    monkeypatch.setattr("neonet3d.cohort.cohort.Cohort.survey", fail)
     with pytest.raises(ZeroDivisionError):
         run("cohort", "check", "somewhere")
 

@@ -18,6 +18,7 @@ from neonet3d.cli.options import (
 )
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.config import load_config
+from neonet3d.errors import InputError
 from neonet3d.metrics.interval import Interval
 
 
@@ -38,6 +39,23 @@ def test_training_and_application_divide_a_cohort_alike(
         applied = cases_to_apply(cohort.root, f"{k}/3", 4)
         assert [case.name for case in applied] == [case.name for case in fold.held_out]
         assert not {case.name for case in applied} & {case.name for case in fold.training}
+
+
+def test_splits_of_the_users_own_divide_it(
+    make_cohort: Callable[..., Cohort], tmp_path: Path
+) -> None:
+    cohort = make_cohort([0, 1] * 3)
+    names = [case.name for case in cohort]
+    splits = tmp_path / "splits_final.json"
+    splits.write_text(
+        json.dumps([{"train": names[2:], "val": names[:2]}, {"train": names[:4], "val": names[4:]}])
+    )
+    fold = training_fold(cohort.root, "1", 0, splits)
+    assert [case.name for case in fold.training] == names[:4]
+    assert [case.name for case in cases_to_apply(cohort.root, "1/2", 0, splits)] == names[4:]
+    for choice in (None, "all", "2", "0/5"):
+        with pytest.raises(InputError, match="--fold K with K from 0 to 1"):
+            training_fold(cohort.root, choice, 0, splits)
 
 
 def test_without_a_division_every_case_is_meant(make_cohort: Callable[..., Cohort]) -> None:

@@ -53,6 +53,44 @@ def test_the_same_command_again_prints_a_table(
     assert again.stdout.splitlines()[-1] == f"Report: {done[0] / 'report.html'}"
 
 
+def test_its_own_splits_give_the_same_run(
+    done: tuple[Path, Any], run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...]
+) -> None:
+    out, first = done
+    splits = ("--splits", out / "splits.json")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("model.json")}
+    again = run("study", "pni", scans.root, out, *splits, *tiny_options, "--json")
+    assert again.json() == first.json()
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("model.json")} == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("study", "pni"),
+        ("segment", "train", "--fold", "0"),
+        ("generate", "train", "--fold", "0"),
+        ("classify", "train", "--fold", "0"),
+    ],
+    ids=" ".join,
+)
+def test_splits_that_cannot_be_meant_stop_a_command_before_it_writes(
+    command: tuple[str, ...],
+    run: Callable[..., Any],
+    scans: Cohort,
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    splits = tmp_path / "splits_final.json"
+    splits.write_text('[{"train": ["case_0", "case_1"], "val": ["case_1"]}]')
+    out = tmp_path / "out"
+    name, options = command[:2], command[2:]
+    ended = run(*name, scans.root, out, *options, "--splits", splits, *tiny_options)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert "'case_1' stand in 'train' and in 'val'" in ended.stderr
+    assert not out.exists()
+
+
 def test_the_report_is_written_again(done: tuple[Path, Any], run: Callable[..., Any]) -> None:
     page = done[0] / "report.html"
     before = page.read_text()

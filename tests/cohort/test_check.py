@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from neonet3d.cohort.check import Finding, check_cohort
+from neonet3d.cohort.check import check_cohort
+from neonet3d.cohort.check_case import CaseReport
 from neonet3d.cohort.cohort import Case, Cohort
+from neonet3d.cohort.findings import Finding
 
 Make = Callable[..., Cohort]
 
@@ -90,10 +93,10 @@ def test_masks_that_cannot_be_meant(cohort: Cohort) -> None:
 
 
 def test_missing_masks_and_outcomes_are_warnings(make_cohort: Make) -> None:
-    findings = check_cohort(make_cohort([0, 1, None], masks=False))
-    assert [finding.severity for finding in findings] == ["warning"] * 4
-    assert [finding.problem for finding in findings].count("there is no mask") == 3
-    assert findings[-1].problem == "there is no 'pni'"
+    findings = check_cohort(make_cohort([0, 1, None, 0, 1], masks=False), n_folds=2)
+    assert [finding.severity for finding in findings] == ["warning"] * 6
+    assert [finding.problem for finding in findings].count("there is no mask") == 5
+    assert findings[3].problem == "there is no 'pni'"
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_files_without_a_row_are_orphans(cohort: Cohort) -> None:
     assert (finding.severity, finding.case) == ("warning", None)
     assert "labelsTr/case_999.nii.gz" in finding.problem
     # A subset knows the table, so its other cases are no orphans.
-    assert len(check_cohort(cohort.subset(cohort.cases[:2]))) == 1
+    assert len(check_cohort(cohort.subset(cohort.cases[:2]), n_folds=1)) == 1
 
 
 def test_text_in_a_header_is_named_and_not_quoted(cohort: Cohort) -> None:
@@ -134,3 +137,23 @@ def test_text_in_a_header_is_named_and_not_quoted(cohort: Cohort) -> None:
     assert finding.severity == "warning"
     assert "descrip, an extension" in finding.problem
     assert "MUSTERMANN" not in str(finding)
+
+
+def test_an_interrupted_check_reads_no_further_cases(
+    make_cohort: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+
+    def slow(case: Case, outcome_name: str | None) -> CaseReport:
+        begun.append(case.name)
+        time.sleep(0.01)
+        return CaseReport(case, (), None)
+
+    def interrupt(n: int = 1, note: str = "") -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neonet3d.cohort.check.check_case", slow)
+    cohort = make_cohort([0, 1] * 30)
+    with pytest.raises(KeyboardInterrupt):
+        check_cohort(cohort, interrupt)
+    assert len(begun) < 40

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from neonet3d.cohort.cohort import Case, Cohort
-from neonet3d.cohort.folds import choose_fold, stratified_folds
+from neonet3d.cohort.folds import choose_fold, repeated_folds, stratified_folds
 from neonet3d.errors import InputError
 from neonet3d.types import LabelSchema
 
@@ -124,3 +124,37 @@ def test_one_fold_of_many() -> None:
 def test_a_malformed_choice_is_an_input_error(choice: str) -> None:
     with pytest.raises(InputError, match="is not K/N"):
         choose_fold(cohort_of([0, 1] * 10), choice, seed=0)
+
+
+def test_repeats_divide_anew_and_hold_each_case_out_once() -> None:
+    rng = np.random.default_rng(0)
+    participants = [f"patient_{i}" for i in rng.integers(0, 40, 90)]
+    outcomes = [int(participant.endswith(("1", "4", "7"))) for participant in participants]
+    cohort = cohort_of(outcomes, participants)
+    repeats = repeated_folds(cohort, 5, 4, seed=3)
+    assert [len(folds) for folds in repeats] == [5] * 4
+    assert repeats[0] == stratified_folds(cohort, 5, seed=3)
+    assert repeats == repeated_folds(cohort, 5, 4, seed=3)
+    assert repeats[2][1].name == "repeat-2-fold-1"
+    divisions = set()
+    for folds in repeats:
+        held_out = [names(fold.held_out) for fold in folds]
+        assert sum(map(len, held_out)) == len(cohort)
+        assert set.union(*held_out) == names(cohort)
+        divisions.add(frozenset(frozenset(part) for part in held_out))
+        for fold in folds:
+            training = {case.participant for case in fold.training}
+            assert not training & {case.participant for case in fold.held_out}
+            assert 0 < fold.held_out.outcomes.mean() < 1
+    assert len(divisions) == 4
+
+
+def test_a_repeat_of_one_seed_is_not_that_of_the_next() -> None:
+    cohort = cohort_of([0, 1] * 20)
+    first, second = (repeated_folds(cohort, 4, 2, seed=seed) for seed in (0, 1))
+    assert names(first[1][0].held_out) != names(second[0][0].held_out)
+
+
+def test_what_cannot_be_divided_cannot_be_divided_again() -> None:
+    with pytest.raises(InputError, match="fewer than 5 folds"):
+        repeated_folds(cohort_of([1] * 4 + [0] * 20), 5, 3, seed=0)

@@ -26,7 +26,7 @@ def test_ids_stay_text(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("", "not a tab-separated table"),
-        ("participant_id,case\na,b\n", "no column 'participant_id'"),
+        ("participant_id,case\na,b\n", "separated by ','"),
         ("participant_id\tcase\na\tb\n", "no column 'pni'"),
         ("participant_id\tcase\tpni\n\tb\t1\n", "the row of case b lacks an id"),
         ("participant_id\tcase\tpni\na\tb\t1\nc\tb\t0\n", "lists the case 'b' twice"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from collections.abc import Callable
 from itertools import permutations, product
 from pathlib import Path
@@ -154,11 +155,10 @@ def with_data_type(code: int) -> bytearray:
     return payload
 
 
-def with_qform_elsewhere() -> bytes:
-    image = nib.Nifti1Image(scan(), np.eye(4))
-    image.set_sform(np.eye(4), code=1)
-    image.set_qform(np.diag([1, 1, 1.2, 1]), code=1)
-    return image.to_bytes()
+def with_unit(code: int) -> bytearray:
+    payload = raw()
+    payload[123] = code
+    return payload
 
 
 def with_value(value: float) -> bytearray:
@@ -185,12 +185,14 @@ BAD_FILES = {
     "micrometres": (raw(affine=np.diag([700.0, 700, 900, 1])), "900 mm long"),
     "singular": (flat(), "affine is not usable"),
     "shear": (raw(affine=sheared()), "sheared"),
-    "two places": (with_qform_elsewhere(), r"qform and sform disagree by 1 mm"),
+    "header in µm": (with_unit(3), r"spacing in µm \(1, 1, 1 µm\)"),
+    "header in m": (with_unit(1), r"spacing in m "),
+    "metres": (raw(affine=np.diag([7e-4, 7e-4, 9e-4, 1])), "0.0009 mm long"),
     "NaN": (with_value(np.nan), r"1 voxels are NaN or Inf, the first at \(1, 2, 3\)"),
     "beyond float32": (raw(scan().astype(np.float64) * 1e300), "NaN or Inf"),
     "constant": (raw(np.full((3, 4, 5), 7, np.int16)), "every voxel has the value 7"),
-    "RGB": (raw(RGB), "RGB or complex"),
-    "complex": (raw(scan().astype(np.complex64)), "RGB or complex"),
+    "RGB": (raw(RGB), "voxels are RGB"),
+    "complex": (raw(scan().astype(np.complex64)), "voxels are complex"),
     "4-D": (raw(np.ones((3, 4, 5, 2), np.int16)), "4 dimensions .*Choose one channel"),
     "2-D": (raw(np.ones((3, 4), np.int16)), "2 dimensions"),
 }
@@ -222,6 +224,70 @@ def test_nifti2_and_scaled_integers_are_read(tmp_path: Path) -> None:
     image.set_data_dtype(np.int16)
     nib.save(image, tmp_path / "b.nii")
     np.testing.assert_allclose(read_volume(tmp_path / "b.nii").data.ravel(), range(60), atol=2e-3)
+
+
+def test_of_two_places_the_sform_is_read(tmp_path: Path) -> None:
+    """What NIfTI demands; 'cohort check' warns of it."""
+    image = nib.Nifti1Image(scan(), np.eye(4))
+    image.set_sform(oblique_affine(), code=1)
+    image.set_qform(np.diag([1, 1, 1.2, 1]), code=1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(read_volume(tmp_path / "a.nii.gz").affine, oblique_affine(), 1e-6)
+
+
+def test_the_place_of_a_bad_voxel_is_that_in_the_file(tmp_path: Path) -> None:
+    data = scan()
+    data[3, 0, 2] = np.inf
+    path = save(tmp_path / "a.nii.gz", data, np.diag([-1.0, 1, 1, 1]))
+    with pytest.raises(InputError, match=r"1 voxels are NaN or Inf, the first at \(3, 0, 2\)"):
+        read_volume(path)
+
+
+def test_an_image_as_mask_is_called_an_image(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.nii.gz", scan((9, 9, 9)), np.eye(4))
+    with pytest.raises(InputError, match=r"729 different values from .*, so it is an image"):
+        read_label_map(path, n_classes=3)
+
+
+def test_label_ids_with_gaps_get_a_remap(tmp_path: Path) -> None:
+    mask = np.zeros((4, 5, 6), np.int16)
+    mask[1], mask[2] = 26, 205
+    path = save(tmp_path / "a.nii.gz", mask, np.eye(4))
+    with pytest.raises(InputError, match=r"26 \(30 voxels\), 205 \(30.*26 -> 1, 205 -> 2\.$"):
+        read_label_map(path, n_classes=3)
+    mask[3] = 2
+    path = save(tmp_path / "a.nii.gz", mask, np.eye(4))
+    with pytest.raises(InputError, match="remap 26, 205 in the mask or add the classes"):
+        read_label_map(path, n_classes=3)
+
+
+def test_a_file_that_inflates_beyond_its_header_is_refused_early(tmp_path: Path) -> None:
+    """64 MiB behind a header that declares 480 bytes of voxels; memory stays small."""
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(bytes(raw()) + bytes(64 << 20)))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"case_3: .*made to fill the memory.*declares 1024 bytes"):
+        read_volume(path, name="case_3")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+@pytest.mark.parametrize("n", [32767, 3000])
+def test_a_header_that_declares_more_than_the_stream_can_hold_is_refused(
+    tmp_path: Path, n: int
+) -> None:
+    payload = raw()
+    payload[42:48] = np.full(3, n, np.int16).tobytes()
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(payload))
+    with pytest.raises(InputError, match=r"damaged \(its header declares \d+ bytes of voxels"):
+        read_volume(tmp_path / "a.nii.gz")
+
+
+def test_what_is_no_nifti_is_not_inflated(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(bytes(64 << 20)))
+    with pytest.raises(InputError, match="is damaged or no NIfTI file"):
+        read_volume(tmp_path / "a.nii.gz")
 
 
 def test_labels_are_rounded_and_unknown_ids_refused(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.folds import Fold, stratified_folds
+from neonet3d.cohort.splits import read_splits
 from neonet3d.config import Config, load_config
 from neonet3d.engine import loop
 from neonet3d.engine.run import RunFolder
@@ -19,7 +21,15 @@ from neonet3d.errors import InputError, RunError
 from neonet3d.study.pni import run_pni_study
 from neonet3d.study.results import StudyResults
 
-VOLATILE = {"manifest.json", "log.jsonl", "results.json", "report.html", "config.yaml", ".lock"}
+VOLATILE = {
+    "manifest.json",
+    "log.jsonl",
+    "results.json",
+    "report.html",
+    "config.yaml",
+    "splits.json",
+    ".lock",
+}
 
 
 def stages(run: Path) -> dict[str, bytes]:
@@ -292,6 +302,46 @@ def test_cases_without_masks_are_refused(scans: Cohort, tiny: Config, tmp_path: 
     cohort = replace(scans, cases=(*scans.cases[:3], bare, *scans.cases[4:]))
     with pytest.raises(InputError, match=r"1 cases of .* have no mask \(the first is case_3\)"):
         study(cohort, tmp_path / "run", tiny)
+
+
+def test_a_run_says_its_splits_and_takes_them_again(
+    finished: tuple[Path, StudyResults],
+    scans: Cohort,
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the run wrote is read as the user's own, and it gives the same folds."""
+    run, results = finished
+    folds = read_splits(run / "splits.json", scans)
+    assert folds == stratified_folds(scans, 2, seed=tiny.seed)
+    held_out = [case.name for fold in folds for case in fold.held_out]
+    assert sorted(held_out) == sorted(results.cases)
+
+    seen: list[Fold] = []
+    monkeypatch.setattr("neonet3d.study.pni.run_fold", lambda fold, *_: seen.append(fold))
+    monkeypatch.setattr("neonet3d.study.pni.summarise_study", lambda *_, **__: results)
+    with RunFolder.open(tmp_path / "run", tiny, command="test") as other:
+        run_pni_study(scans, other, title="Spheres", folds=folds[::-1])
+    assert seen == folds[::-1]
+    assert read_splits(tmp_path / "run" / "splits.json", scans)[0].held_out == folds[1].held_out
+
+
+def test_splits_whose_predictions_cannot_be_pooled_are_refused(
+    scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    first, second = stratified_folds(scans, 2, seed=0)
+    negatives = scans.subset(case for case in first.held_out if case.outcome == 0)
+    for folds, sentence in (
+        ([first, second, first], "is held out in 2 folds of --splits"),
+        ([replace(first, held_out=negatives), second], "holds out only cases with pni = 0"),
+    ):
+        with (
+            RunFolder.open(tmp_path / "run", tiny, command="test") as run,
+            pytest.raises(InputError, match=sentence),
+        ):
+            run_pni_study(scans, run, title="Spheres", folds=folds)
+    assert not (tmp_path / "run" / "splits.json").exists()
 
 
 def test_too_few_patients_for_the_folds_are_refused(

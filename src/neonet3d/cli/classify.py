@@ -17,6 +17,7 @@ from neonet3d.cli.options import (
     Overrides,
     Preset,
     Seed,
+    SplitsFile,
     cases_to_apply,
     interval_json,
     interval_text,
@@ -42,6 +43,7 @@ def train(
         ),
     ] = None,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -59,7 +61,7 @@ def train(
     from neonet3d.metrics.discrimination import delong
 
     settings = resolve(preset, config, overrides, seed)
-    chosen = training_fold(cohort, fold, settings.seed)
+    chosen = training_fold(cohort, fold, settings.seed, splits)
     _ = chosen.training.outcomes  # a cohort without labels is refused before an encoder is trained
     if encoder is None:
         encoder = out / "autoencoder"
@@ -84,6 +86,7 @@ def predict(
     model: ModelPath,
     cohort: CohortPath,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     allow_no_tumour: Annotated[
         bool,
         typer.Option("--allow-no-tumour", help="Predict cases whose mask shows no tumour too."),
@@ -95,7 +98,7 @@ def predict(
     from neonet3d.classification.predict import Classifier
 
     classifier = Classifier.load(model)
-    cases = cases_to_apply(cohort, fold, seed or 0)
+    cases = cases_to_apply(cohort, fold, seed or 0, splits)
     probability = classifier.predict(cases, allow_no_tumour=allow_no_tumour)
     rows = [(case.name, round(float(p), 4)) for case, p in zip(cases, probability, strict=True)]
     if not as_json:

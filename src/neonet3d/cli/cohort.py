@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +23,9 @@ from neonet3d.cli.options import (
     show,
     show_table,
 )
+
+if TYPE_CHECKING:
+    from neonet3d.cohort.mend import Mended
 
 app = typer.Typer(help="Make, import and check cohorts.", no_args_is_help=True)
 
@@ -210,31 +214,67 @@ def _cells(row: Mapping[str, object]) -> list[str]:
 
 
 @app.command()
-def check(cohort: CohortPath, as_json: AsJson = False) -> None:
+def check(
+    cohort: CohortPath,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="OUT",
+            help="Write a copy to OUT in which is mended what has one right answer; the findings "
+            "are then those of the copy.",
+            show_default=False,
+        ),
+    ] = None,
+    folds: Annotated[
+        int, typer.Option(help="Folds that each class must have patients for.", min=2)
+    ] = 5,
+    as_json: AsJson = False,
+) -> None:
     """Say what is wrong with a cohort, case by case, with the mend. Exit status 2 on errors."""
-    from neonet3d.cohort.check import check_cohort
+    from neonet3d.cohort.check import check_folder
     from neonet3d.cohort.cohort import Cohort
+    from neonet3d.cohort.mend import mend_cohort
     from neonet3d.engine.progress import progress
 
-    opened = Cohort.open(cohort)
+    opened, faults = Cohort.survey(cohort)
+    mended: list[Mended] = []
+    if fix is not None and not faults:  # rows that cannot be used have no copy; they are listed
+        with progress("mending", len(opened)) as advance:
+            mended = mend_cohort(cohort, fix, advance)
+        cohort = fix
     with progress("checking", len(opened)) as advance:
-        findings = check_cohort(opened, advance)
-    errors = sum(finding.severity == "error" for finding in findings)
+        findings = check_folder(cohort, advance, n_folds=folds)
+    count = Counter(finding.severity for finding in findings)
+    if not as_json and mended:
+        show_table(
+            ("mended", "file", "what"), [(m.case or "(cohort)", m.file, m.what) for m in mended]
+        )
     if not as_json and findings:
         show_table(
             ("", "case", "problem", "mend"),
             [(f.severity, f.case or "(cohort)", f.problem, f.mend) for f in findings],
         )
+    sentence = (
+        f"{len(opened)} cases checked: {count['error']} errors, {count['warning']} warnings, "
+        f"{count['note']} notes."
+    )
+    if fix is not None:
+        sentence += (
+            " Nothing was written: mend the table first."
+            if faults
+            else f"\n{fix}: the mended copy; {len(mended)} things put right."
+        )
     show(
         {
             "cases": len(opened),
-            "errors": errors,
-            "warnings": len(findings) - errors,
+            "errors": count["error"],
+            "warnings": count["warning"],
+            "notes": count["note"],
             "findings": [asdict(finding) for finding in findings],
+            "mended": [asdict(entry) for entry in mended],
         },
         as_json=as_json,
-        sentence=f"{len(opened)} cases checked: "
-        f"{errors} errors, {len(findings) - errors} warnings.",
+        sentence=sentence,
     )
-    if errors:
+    if count["error"]:
         raise typer.Exit(2)

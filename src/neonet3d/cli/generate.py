@@ -17,6 +17,7 @@ from neonet3d.cli.options import (
     Overrides,
     Preset,
     Seed,
+    SplitsFile,
     cases_to_apply,
     interval_json,
     interval_text,
@@ -40,6 +41,7 @@ def train(
     cohort: CohortPath,
     out: OutPath,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -54,7 +56,7 @@ def train(
     from neonet3d.generation.train import train_generator
 
     settings = resolve(preset, config, overrides, seed)
-    generator = train_generator(training_fold(cohort, fold, settings.seed), settings, out)
+    generator = train_generator(training_fold(cohort, fold, settings.seed, splits), settings, out)
     facts = read_card(out / "autoencoder").facts
     show(
         {
@@ -92,6 +94,7 @@ def sample(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Euler steps; the preset's by default.")] = None,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -107,7 +110,7 @@ def sample(
     generator = LatentGenerator.load(model)
     cohort = sample_cohort(
         generator,
-        cases_to_apply(masks, fold, settings.seed),
+        cases_to_apply(masks, fold, settings.seed, splits),
         out,
         sampler,
         seed=settings.seed,
@@ -128,6 +131,7 @@ def balance(
     model: Annotated[Path, typer.Option(help="Generator of the same fold.", show_default=False)],
     segmenter: SegmenterPath,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -144,7 +148,7 @@ def balance(
     from neonet3d.segmentation.predict import Segmenter
 
     settings = resolve(preset, config, overrides, seed)
-    training = training_fold(cohort, fold, settings.seed).training
+    training = training_fold(cohort, fold, settings.seed, splits).training
     positive = int(training.outcomes.sum())
     wanted = plan_balance(len(training) - positive, positive, settings.balance)
     with (
@@ -181,6 +185,7 @@ def evaluate(
         typer.Option(help="NeoSeg of the training cases, for mask adherence.", show_default=False),
     ] = None,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -192,7 +197,7 @@ def evaluate(
     from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
     from neonet3d.segmentation.predict import Segmenter
 
-    held_out, drawn = cases_to_apply(real, fold, seed or 0), Cohort.open(synthetic)
+    held_out, drawn = cases_to_apply(real, fold, seed or 0, splits), Cohort.open(synthetic)
     grid, _ = fit_patches(drawn)
     _, normaliser = fit_patches(held_out)
     scores = compare_patches(

@@ -45,8 +45,19 @@ FoldChoice = Annotated[
     typer.Option(
         "--fold",
         metavar="K/N",
-        help="Fold K of N: training commands fit on its training patients, the others work on "
-        "those it holds out. Default: the official split where the cohort has one, else everyone.",
+        help="Fold K of N, or K of --splits: training commands fit on its training patients, the "
+        "others work on those it holds out. Default: the official split where the cohort has one, "
+        "else everyone.",
+        show_default=False,
+    ),
+]
+
+SplitsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--splits",
+        metavar="FILE",
+        help="Folds of your own in nnU-Net's form (splits.json of a run, splits_final.json).",
         show_default=False,
     ),
 ]
@@ -61,22 +72,29 @@ def resolve(
     return load_config(preset, file=config, overrides=overrides or [], seed=seed)
 
 
-def training_fold(cohort: Path, fold: str | None, seed: int) -> Fold:
+def training_fold(cohort: Path, fold: str | None, seed: int, splits: Path | None = None) -> Fold:
     """The division a training command works on."""
     from neonet3d.cohort.cohort import Cohort
-    from neonet3d.cohort.folds import choose_fold
 
-    return choose_fold(Cohort.open(cohort), fold, seed=seed)
+    return _choose(Cohort.open(cohort), fold, seed, splits)
 
 
-def cases_to_apply(cohort: Path, fold: str | None, seed: int) -> Cohort:
+def cases_to_apply(cohort: Path, fold: str | None, seed: int, splits: Path | None = None) -> Cohort:
     """The held-out cases of a fold or an official split, or every case where there is neither."""
     from neonet3d.cohort.cohort import Cohort
-    from neonet3d.cohort.folds import choose_fold
 
     everyone = Cohort.open(cohort)
-    chosen = choose_fold(everyone, fold, seed=seed)
+    chosen = _choose(everyone, fold, seed, splits)
     return chosen.held_out if len(chosen.held_out) else everyone
+
+
+def _choose(cohort: Cohort, fold: str | None, seed: int, splits: Path | None) -> Fold:
+    from neonet3d.cohort.folds import choose_fold
+    from neonet3d.cohort.splits import pick_fold, read_splits
+
+    if splits is not None:
+        return pick_fold(read_splits(splits, cohort), fold)
+    return choose_fold(cohort, fold, seed=seed)
 
 
 def show(result: Mapping[str, object], *, as_json: bool, sentence: str) -> None:

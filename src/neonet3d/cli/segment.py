@@ -17,6 +17,7 @@ from neonet3d.cli.options import (
     Overrides,
     Preset,
     Seed,
+    SplitsFile,
     cases_to_apply,
     interval_json,
     interval_text,
@@ -34,6 +35,7 @@ def train(
     cohort: CohortPath,
     out: OutPath,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -45,7 +47,7 @@ def train(
     from neonet3d.segmentation.train import train_segmenter
 
     settings = resolve(preset, config, overrides, seed)
-    train_segmenter(training_fold(cohort, fold, settings.seed), settings, out)
+    train_segmenter(training_fold(cohort, fold, settings.seed, splits), settings, out)
     card = read_card(out)
     show(
         {"model": str(out), "fold": card.fold, "training_cases": len(card.training_cases)},
@@ -60,6 +62,7 @@ def predict(
     cohort: CohortPath,
     out: OutPath,
     fold: FoldChoice = None,
+    splits: SplitsFile = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -69,7 +72,7 @@ def predict(
     from neonet3d.segmentation.predict import Segmenter, predict_cases
 
     segmenter = Segmenter.load(model)
-    cases = cases_to_apply(cohort, fold, seed or 0)
+    cases = cases_to_apply(cohort, fold, seed or 0, splits)
     written = predict_cases(segmenter, cases, out)
     predicted = cases.with_overlaid_masks(written)
     labels = {n: v for n, v in segmenter.card.schema_.as_mapping().items() if v > 0}

@@ -16,6 +16,7 @@ from neonet3d.cli.options import (
     Overrides,
     Preset,
     Seed,
+    SplitsFile,
     interval_text,
     resolve,
     show,
@@ -24,9 +25,10 @@ from neonet3d.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from neonet3d.cohort.cohort import Cohort
+    from neonet3d.cohort.folds import Fold
     from neonet3d.config import Config
 
 app = typer.Typer(help="Cross-validated experiments with a report.", no_args_is_help=True)
@@ -39,6 +41,7 @@ RunPath = Annotated[
 def pni(
     cohort: CohortPath,
     out: RunPath,
+    splits: SplitsFile = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -47,11 +50,14 @@ def pni(
 ) -> None:
     """Segment, crop, generate, balance and classify in every fold; pooled statistics; a report."""
     from neonet3d.cohort.cohort import Cohort
+    from neonet3d.cohort.splits import read_splits
 
     settings = resolve(preset, config, overrides, seed)
     opened = Cohort.open(cohort)
     _ = opened.outcomes  # refused before the run folder is made
-    _run(out, settings, lambda: opened, "Perineural invasion, cross-validated", as_json=as_json)
+    folds = None if splits is None else read_splits(splits, opened)
+    title = "Perineural invasion, cross-validated"
+    _run(out, settings, lambda: opened, title, folds=folds, as_json=as_json)
 
 
 def demo(
@@ -91,7 +97,13 @@ def report(run: Annotated[Path, typer.Argument(help="Run folder.", show_default=
 
 
 def _run(
-    out: Path, settings: Config, cohort: Callable[[], Cohort], title: str, *, as_json: bool
+    out: Path,
+    settings: Config,
+    cohort: Callable[[], Cohort],
+    title: str,
+    *,
+    as_json: bool,
+    folds: Sequence[Fold] | None = None,
 ) -> None:
     from neonet3d.engine.run import RunFolder, command_line
     from neonet3d.report.html import write_report
@@ -101,7 +113,7 @@ def _run(
     with RunFolder.open(out, settings, command=command_line()) as run:
         with run.timed("phantom cohort"):
             patients = cohort()
-        results = run_pni_study(patients, run, title=title)
+        results = run_pni_study(patients, run, title=title, folds=folds)
         run.update_manifest(
             wall_seconds=round(time.monotonic() - started, 1),
             peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

@@ -13,7 +13,6 @@ patients of a fold has no way to the rest.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -22,63 +21,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from neonet3d.cohort.layout import SAFE_ID, read_description, read_participants
+from neonet3d.cohort.case import Case, case_of_row
+from neonet3d.cohort.layout import (
+    SAFE_ID,
+    Fault,
+    read_description,
+    survey_participants,
+)
 from neonet3d.cohort.volume import (
     Volume,
-    read_label_map,
-    read_volume,
-    require_same_grid,
     write_atomically,
 )
 from neonet3d.errors import InputError
 from neonet3d.types import LabelSchema
-
-
-@dataclass(frozen=True)
-class Case:
-    """One scan of one patient; nothing is read before it is asked for."""
-
-    name: str
-    participant: str
-    outcome: int | None
-    split: str | None
-    synthetic: bool
-    image_path: Path
-    mask_path: Path | None
-    schema: LabelSchema
-
-    def read_image(self) -> Volume:
-        return read_volume(self.image_path, name=self.name)
-
-    def read_mask(self) -> Volume | None:
-        if self.mask_path is None:
-            return None
-        return read_label_map(self.mask_path, n_classes=len(self.schema), name=self.name)
-
-    def read(self) -> tuple[Volume, Volume | None]:
-        """Image and mask, known to lie on the same grid."""
-        image, mask = self.read_image(), self.read_mask()
-        if mask is not None:
-            require_same_grid(image, mask, name=self.name)
-        return image, mask
-
-    def read_with_mask(self) -> tuple[Volume, Volume]:
-        """Image and mask for a stage that cannot do without one."""
-        image, mask = self.read()
-        if mask is None:
-            raise InputError(
-                f"{self.name}: there is no mask in labelsTr. "
-                "Draw one, or run 'neonet3d segment predict' first."
-            )
-        return image, mask
-
-    def digest(self) -> str:
-        """SHA-256 over image, mask and outcome: says that a model saw it, not whose it is."""
-        digest = hashlib.sha256(self.image_path.read_bytes())
-        if self.mask_path is not None:
-            digest.update(self.mask_path.read_bytes())
-        digest.update(str(self.outcome).encode())
-        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -102,6 +57,18 @@ class Cohort:
         Raises:
             InputError: missing folder or files, unsafe or repeated ids, outcomes that are not 0/1.
         """
+        cohort, faults = cls.survey(root)
+        if faults:
+            raise InputError(faults[0].sentence)
+        return cohort
+
+    @classmethod
+    def survey(cls, root: Path | str) -> tuple[Cohort, tuple[Fault, ...]]:
+        """The cases that can be opened, and why the others cannot: for ``cohort check``.
+
+        Raises:
+            InputError: a folder that is no cohort, or a table of which no row can be read.
+        """
         root = Path(root)
         if not root.is_dir():
             raise InputError(
@@ -117,8 +84,14 @@ class Cohort:
         description = read_description(root)
         schema = LabelSchema.from_mapping(description["labels"])
         outcome_name = description.get("neonet3d", {}).get("outcome")
-        table = read_participants(root, outcome_name)
-        return cls(root, schema, outcome_name, tuple(_cases(root, schema, outcome_name, table)))
+        table, unusable = survey_participants(root, outcome_name)
+        cases, faults = [], list(unusable)
+        for row in table.to_dict("records"):
+            try:
+                cases.append(case_of_row(root, schema, outcome_name, row))
+            except InputError as error:
+                faults.append(Fault(row["case"], str(error)))
+        return cls(root, schema, outcome_name, tuple(cases)), tuple(faults)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -166,39 +139,6 @@ class Cohort:
         """The same cases with masks from elsewhere, such as those that a segmenter predicted."""
         cases = tuple(replace(case, mask_path=masks.get(case.name)) for case in self)
         return replace(self, cases=cases)
-
-
-def _cases(
-    root: Path, schema: LabelSchema, outcome_name: str | None, table: pd.DataFrame
-) -> Iterator[Case]:
-    for row in table.to_dict("records"):
-        name = row["case"]
-        image_path = root / "imagesTr" / f"{name}_0000.nii.gz"
-        if not image_path.is_file():
-            raise InputError(
-                f"{name} is listed in participants.tsv but there is no {image_path}. "
-                "Add the scan or remove the row."
-            )
-        mask_path = root / "labelsTr" / f"{name}.nii.gz"
-        split = row.get("split")
-        yield Case(
-            name=name,
-            participant=row["participant_id"],
-            outcome=_outcome(row[outcome_name], name, outcome_name) if outcome_name else None,
-            split=split if isinstance(split, str) else None,
-            synthetic=row.get("synthetic") == "1",
-            image_path=image_path,
-            mask_path=mask_path if mask_path.is_file() else None,
-            schema=schema,
-        )
-
-
-def _outcome(value: object, name: str, column: str) -> int | None:
-    if not isinstance(value, str):
-        return None
-    if value not in ("0", "1", "0.0", "1.0"):
-        raise InputError(f"{name}: {column} is {value!r}, not 0 or 1. Mend participants.tsv.")
-    return int(float(value))
 
 
 class CohortWriter:

@@ -7,7 +7,7 @@ are stratified by outcome and grouped by patient, so no patient stands on both s
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
@@ -31,17 +31,26 @@ class Fold:
     held_out: Cohort
 
 
-def stratified_folds(cohort: Cohort, n_folds: int, *, seed: int) -> list[Fold]:
-    """Cross-validation folds, stratified by outcome where there is one, grouped by patient.
+def refuse_synthetic(cohort: Cohort) -> None:
+    """Only real patients are divided.
 
     Raises:
-        InputError: fewer patients (or cases of a class) than folds.
+        InputError: the cohort holds synthetic cases.
     """
     if any(case.synthetic for case in cohort):
         raise InputError(
             f"{cohort.root} holds synthetic cases, which belong to the fold of their generator. "
             "Divide the real cohort first and synthesise inside each fold ('neonet3d study pni')."
         )
+
+
+def stratified_folds(cohort: Cohort, n_folds: int, *, seed: int) -> list[Fold]:
+    """Cross-validation folds, stratified by outcome where there is one, grouped by patient.
+
+    Raises:
+        InputError: fewer patients (or cases of a class) than folds.
+    """
+    refuse_synthetic(cohort)
     groups = np.array([case.participant for case in cohort])
     strata = cohort.outcomes if cohort.outcome_name else np.zeros(len(cohort), dtype=np.int64)
     for value in np.unique(strata):
@@ -70,6 +79,28 @@ def stratified_folds(cohort: Cohort, n_folds: int, *, seed: int) -> list[Fold]:
         )
         for index, (train, test) in enumerate(splits)
     ]
+
+
+def repeated_folds(cohort: Cohort, n_folds: int, repeats: int, *, seed: int) -> list[list[Fold]]:
+    """Cross-validation again and again, each time with another shuffle of the patients.
+
+    What one division happens to give is averaged over several. Within a repeat each case is held
+    out once, so out-of-fold predictions are pooled per repeat, never over repeats.
+
+    Returns:
+        One list of folds per repeat. The first is ``stratified_folds`` with the same seed; the
+        folds of later ones are called ``repeat-1-fold-0`` and so on.
+
+    Raises:
+        InputError: as ``stratified_folds``.
+    """
+    divisions = [stratified_folds(cohort, n_folds, seed=seed)]
+    for repeat in range(1, repeats):
+        # Hashed, so that repeat 1 of seed 0 is not repeat 0 of seed 1.
+        derived = int(np.random.SeedSequence((seed, repeat)).generate_state(1)[0])
+        folds = stratified_folds(cohort, n_folds, seed=derived)
+        divisions.append([replace(fold, name=f"repeat-{repeat}-{fold.name}") for fold in folds])
+    return divisions
 
 
 def choose_fold(cohort: Cohort, choice: str | None, *, seed: int) -> Fold:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,20 @@ import pandas as pd
 from neonet3d.errors import InputError
 
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a row cannot be used.
+
+    Attributes:
+        case: as the table writes it, escaped where it is no safe id; None where it names none.
+        sentence: what, where and what to do.
+    """
+
+    case: str | None
+    sentence: str
 
 
 def read_description(root: Path) -> dict[str, Any]:
@@ -37,6 +56,20 @@ def read_participants(root: Path, outcome_name: str | None) -> pd.DataFrame:
     Raises:
         InputError: not a table, a column missing, ids that are missing, unsafe or repeated.
     """
+    table, faults = survey_participants(root, outcome_name)
+    if faults:
+        raise InputError(faults[0].sentence)
+    return table
+
+
+def survey_participants(
+    root: Path, outcome_name: str | None
+) -> tuple[pd.DataFrame, tuple[Fault, ...]]:
+    """The rows of participants.tsv that can be used, and what is wrong with the others.
+
+    Raises:
+        InputError: not a table, or a column missing, so that no row can be read.
+    """
     path = root / "participants.tsv"
     try:  # an id may be NA or None: only n/a and nothing at all are missing
         table = pd.read_csv(
@@ -53,24 +86,77 @@ def read_participants(root: Path, outcome_name: str | None) -> pd.DataFrame:
         ) from error
     needed = ["participant_id", "case"] + ([outcome_name] if outcome_name else [])
     absent = [column for column in needed if column not in table]
+    other = [mark for mark in ";," if len(table.columns) == 1 and mark in table.columns[0]]
+    if absent and other:
+        raise InputError(
+            f"{path} is separated by {other[0]!r} and not by tabs. "
+            "Save it as tab-separated text (TSV)."
+        )
     if absent:
         raise InputError(
             f"{path} has no column {absent[0]!r}; it has {list(table.columns)}. "
             "Name the columns participant_id, case and the outcome, separated by tabs."
         )
-    nameless = table["case"][table["participant_id"].isna() | table["case"].isna()]
-    if len(nameless):
-        raise InputError(
-            f"{path}: the row of case {nameless.iloc[0]} lacks an id. "
-            "Fill participant_id and case in every row."
-        )
-    for identifier in pd.concat([table["case"], table["participant_id"]]):
-        if not SAFE_ID.fullmatch(identifier):
-            raise InputError(
-                f"{path}: the id {identifier!r} may hold only letters, digits, '.', '_' and '-'. "
-                "Rename it."
+    faults: list[Fault | None] = list(_row_faults(path, table))
+    return table[[fault is None for fault in faults]], tuple(f for f in faults if f is not None)
+
+
+def participants_as_written(root: Path) -> list[list[str]]:
+    """Every field of participants.tsv, the line of column names first; nothing is judged."""
+    text = (root / "participants.tsv").read_text(encoding="utf-8-sig")
+    return list(csv.reader(StringIO(text), delimiter="\t"))
+
+
+def _row_faults(path: Path, table: pd.DataFrame) -> Iterator[Fault | None]:
+    """For each row what is wrong with it, or None."""
+    seen: Counter[str] = Counter()
+    rows = zip(table["case"], table["participant_id"], strict=True)
+    for number, (case, participant) in enumerate(rows, start=2):
+        if not isinstance(case, str) or not isinstance(participant, str):
+            named = case if isinstance(case, str) else None
+            yield Fault(
+                named and escaped(named),
+                f"{path}: the row of case {escaped(case) if named else f'(line {number})'} lacks "
+                "an id. Fill participant_id and case in every row.",
             )
-    repeated = table["case"][table["case"].duplicated()]
-    if len(repeated):
-        raise InputError(f"{path} lists the case {repeated.iloc[0]!r} twice. Keep one row.")
-    return table
+            continue
+        unsafe = [text for text in (case, participant) if not SAFE_ID.fullmatch(text)]
+        seen[case] += 1
+        if unsafe:
+            yield Fault(
+                escaped(case),
+                f"{path}: the id {unsafe[0]!r} may hold only letters, digits, '.', '_' and '-'. "
+                "Rename it.",
+            )
+        elif seen[case] > 1:
+            yield Fault(case, f"{path} lists the case {case!r} twice. Keep one row.")
+        else:
+            yield None
+
+
+def escaped(identifier: str) -> str:
+    """An id that is safe to print: quoted, with what a terminal would act on written out."""
+    return identifier if SAFE_ID.fullmatch(identifier) else repr(identifier)
+
+
+def require_inside(root: Path, path: Path, *, name: str) -> None:
+    """A file of a cohort lies in its folder; a link to elsewhere could show any file there is.
+
+    Raises:
+        InputError: the file is, or lies behind, a link that leads out of ``root``.
+    """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"{name}: {path} is a link that leads out of the cohort. "
+            "Put the file itself into the folder."
+        )
+
+
+def without_leading_zeros(root: Path, name: str) -> str | None:
+    """The scan that Excel's ``123`` was, such as ``00123``; None unless there is just one."""
+    found = [
+        path.name.removesuffix("_0000.nii.gz")
+        for path in (root / "imagesTr").glob(f"0*{name}_0000.nii.gz")
+    ]
+    matching = [original for original in found if original.lstrip("0") == name]
+    return matching[0] if len(matching) == 1 else None

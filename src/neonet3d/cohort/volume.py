@@ -7,25 +7,22 @@ affine, finite values.
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
-from nibabel.wrapstruct import WrapStructError
 
+from neonet3d.cohort.nifti import NiftiFile, corners_mm, farthest_corner_mm, read_nifti
+from neonet3d.cohort.stream import deflate
 from neonet3d.errors import InputError
 from neonet3d.types import Affine, ImageArray, LabelMap, Shape, Triple
 
 GRID_TOLERANCE_MM = 1e-3  # image and mask may differ by less than this at a corner
-QFORM_TOLERANCE_MM = 0.1
-SHEAR_TOLERANCE = 1e-3  # cosine between two voxel axes
+LABEL_TOLERANCE = 1e-3  # how far from a whole number a mask's value may be
+MOST_CLASSES = 100  # a mask with more values is an image
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Volume:
     """A 3D scan or label map in RAS+.
 
     Attributes:
-        data: array (x, y, z); float32 for images, uint8 for label maps (int32 for values as read).
+        data: array (x, y, z); float32 for images, uint8 for label maps.
         affine: 4x4, voxel index to world coordinates in mm (RAS+).
         source: file it was read from, for error messages.
         user_axes: axis codes of the file, such as ``('L', 'P', 'S')``; written back by ``write``.
@@ -75,12 +72,12 @@ class Volume:
         image.header.set_xyzt_units("mm")
         image.set_sform(affine, code=1)
         image.set_qform(affine, code=1)
-        if _farthest_corner_mm(image.get_qform() - affine, data.shape) > GRID_TOLERANCE_MM:
+        if farthest_corner_mm(image.get_qform() - affine, data.shape) > GRID_TOLERANCE_MM:
             # A quaternion in float32 cannot say this affine (next to 180 degrees, slight shear).
             image.set_qform(affine, code=0)
         payload = image.to_bytes()
         if path.name.endswith(".gz"):
-            payload = gzip.compress(payload, compresslevel=1, mtime=0)
+            payload = deflate(payload)
         write_atomically(path, payload, durable=durable)
 
 
@@ -108,33 +105,44 @@ def read_volume(path: Path, *, name: str | None = None) -> Volume:
         name: how error messages call it; the file name by default.
 
     Raises:
-        InputError: corrupt stream, not 3D, RGB or complex, sheared or singular affine, qform and
-            sform that disagree, NaN or Inf, constant image.
+        InputError: corrupt stream, not 3D, RGB or complex, sheared or singular affine, NaN or Inf,
+            constant image.
     """
     name = name or path.name
-    volume = _read_canonical(path, name)
+    return image_volume(read_nifti(path, name), path, name)
+
+
+def image_volume(file: NiftiFile, path: Path, name: str) -> Volume:
+    """The image of a file that was read: float32 in RAS+; raises as ``read_volume``."""
     with np.errstate(over="ignore"):
-        image = volume.data.astype(np.float32)
-    require_usable_image(image, name=name)
-    return volume.with_data(image)
+        volume = to_canonical(file.data, file.image.affine, dtype=np.float32, source=path)
+    require_usable_image(volume.data, name=name, as_stored=file.data)
+    return volume
 
 
-def require_usable_image(image: ImageArray, *, name: str) -> None:
+def require_usable_image(
+    image: ImageArray, *, name: str, as_stored: np.ndarray | None = None
+) -> None:
     """An image must be finite and not constant.
 
+    Args:
+        as_stored: the same voxels on the axes of their file, for the place of the first NaN.
+
     Raises:
-        InputError: with the place of the first NaN or Inf, or the constant value.
+        InputError: with the number and place of NaN and Inf, or the constant value.
     """
-    bad = ~np.isfinite(image)
-    if bad.any():
+    low, high = image.min(), image.max()  # one NaN makes both of them NaN
+    if not (np.isfinite(low) and np.isfinite(high)):
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite((image if as_stored is None else as_stored).astype(np.float32))
         place = tuple(int(i) for i in np.argwhere(bad)[0])
         raise InputError(
             f"{name}: {int(bad.sum())} voxels are NaN or Inf, the first at {place}. "
             "Export the scan again or replace them."
         )
-    if image.max() == image.min():
+    if low == high:
         raise InputError(
-            f"{name}: every voxel has the value {image.flat[0]:g}. "
+            f"{name}: every voxel has the value {low:g}. "
             "An empty image cannot be used; export it again or remove the case."
         )
 
@@ -149,19 +157,27 @@ def read_label_map(path: Path, *, n_classes: int, name: str | None = None) -> Vo
         InputError: as ``read_volume``, and for fractional or unknown label values.
     """
     name = name or path.name
-    mask = read_mask_values(path, name=name)
-    values, counts = np.unique(mask.data, return_counts=True)
-    unknown = (values < 0) | (values >= n_classes)
-    if unknown.any():
-        listed = ", ".join(
-            f"{int(v)} ({int(c)} voxels)"
-            for v, c in zip(values[unknown][:5], counts[unknown][:5], strict=True)
-        )
+    return label_volume(read_nifti(path, name), path, name, n_classes=n_classes)
+
+
+def label_volume(file: NiftiFile, path: Path, name: str, *, n_classes: int) -> Volume:
+    """The mask of a file that was read: uint8 in RAS+; raises as ``read_label_map``."""
+    values, counts = _histogram(file.data)
+    rounded, fractional = _rounded(values)
+    if len(values) > MOST_CLASSES and (fractional.any() or len(values) > n_classes):
         raise InputError(
-            f"{name}: the mask holds values that dataset.json does not name: {listed}. "
-            f"Known are 0 to {n_classes - 1}; remap the mask or add the classes."
+            f"{name}: the mask holds {len(values)} different values from {values[0]:g} to "
+            f"{values[-1]:g}, so it is an image. Put the mask in its place."
         )
-    return mask.with_data(mask.data.astype(np.uint8))
+    _refuse_fractions(values[fractional], counts[fractional], name)
+    unknown = (rounded < 0) | (rounded >= n_classes)
+    if unknown.any():
+        raise InputError(
+            f"{name}: the mask holds values that dataset.json does not name: "
+            f"{_counted(rounded[unknown], counts[unknown])}. "
+            f"{_remap(rounded, unknown, n_classes)}"
+        )
+    return _whole_numbers(file, path, np.uint8)
 
 
 def read_mask_values(path: Path, *, name: str | None = None) -> Volume:
@@ -171,15 +187,56 @@ def read_mask_values(path: Path, *, name: str | None = None) -> Volume:
         InputError: as ``read_volume``, and for fractional values.
     """
     name = name or path.name
-    volume = _read_canonical(path, name)
-    rounded = np.rint(volume.data)
-    if not np.all(np.abs(volume.data - rounded) < 1e-3):
+    file = read_nifti(path, name)
+    values, counts = _histogram(file.data)
+    _, fractional = _rounded(values)
+    _refuse_fractions(values[fractional], counts[fractional], name)
+    return _whole_numbers(file, path, np.int32)
+
+
+def _rounded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest whole numbers, and which values are none (NaN and Inf too)."""
+    with np.errstate(invalid="ignore"):
+        rounded = np.rint(values.astype(np.float64))
+        return rounded, ~(np.abs(values - rounded) < LABEL_TOLERANCE)
+
+
+def _refuse_fractions(values: np.ndarray, counts: np.ndarray, name: str) -> None:
+    if len(values):
         raise InputError(
-            f"{name}: the mask holds fractional values such as "
-            f"{float(volume.data[np.abs(volume.data - rounded) >= 1e-3][0]):g}. Is it an image? "
-            "Masks are integers; export it without interpolation."
+            f"{name}: the mask holds fractional values: {_counted(values, counts)}. "
+            "Masks are whole numbers; export it again without interpolation."
         )
-    return volume.with_data(rounded.astype(np.int32))
+
+
+def _whole_numbers(file: NiftiFile, path: Path, dtype: type[np.generic]) -> Volume:
+    data = file.data if file.data.dtype.kind in "iub" else np.rint(file.data)
+    return to_canonical(data, file.image.affine, dtype=dtype, source=path)
+
+
+def _histogram(data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values that occur, ascending, and how often; bytes are counted without sorting them."""
+    if data.dtype == np.uint8:
+        counts = np.bincount(data.ravel(order="K"), minlength=256)
+        values = np.flatnonzero(counts)
+        return values, counts[values]
+    return np.unique(data, return_counts=True)
+
+
+def _counted(values: np.ndarray, counts: np.ndarray) -> str:
+    listed = ", ".join(
+        f"{v:g} ({int(c)} voxels)" for v, c in zip(values[:5], counts[:5], strict=True)
+    )
+    return listed + (f" and {len(values) - 5} more" if len(values) > 5 else "")
+
+
+def _remap(values: np.ndarray, unknown: np.ndarray, n_classes: int) -> str:
+    """A mend for label values that are not 0, 1, 2, ...: in their order, where that fits."""
+    if len(values) <= n_classes and values[0] == 0:
+        pairs = ", ".join(f"{int(v)} -> {i}" for i, v in enumerate(values) if int(v) != i)
+        return f"Known are 0 to {n_classes - 1}; remap the mask, in their order {pairs}."
+    ids = ", ".join(f"{int(v)}" for v in values[unknown][:5])
+    return f"Known are 0 to {n_classes - 1}; remap {ids} in the mask or add the classes."
 
 
 def require_same_grid(image: Volume, mask: Volume, *, name: str) -> None:
@@ -198,19 +255,8 @@ def require_same_grid(image: Volume, mask: Volume, *, name: str) -> None:
 
 def corner_distance_mm(a: Volume, b: Volume) -> float:
     """Greatest distance between the eight corners of two volumes in world space, in mm."""
-    apart = _corners(a.affine, a.shape) - _corners(b.affine, b.shape)
+    apart = corners_mm(a.affine, a.shape) - corners_mm(b.affine, b.shape)
     return float(np.linalg.norm(apart, axis=1).max())
-
-
-def _corners(affine: Affine, shape: Shape) -> np.ndarray:
-    last = np.array(shape) - 1
-    index = np.array(np.meshgrid(*[(0, n) for n in last], indexing="ij")).reshape(3, -1)
-    return (affine[:3, :3] @ index + affine[:3, 3:]).T
-
-
-def _farthest_corner_mm(difference: Affine, shape: Shape) -> float:
-    """Greatest displacement of a corner by the difference of two affines, in mm."""
-    return float(np.linalg.norm(_corners(difference, shape), axis=1).max())
 
 
 def _describe(volume: Volume) -> str:
@@ -219,99 +265,19 @@ def _describe(volume: Volume) -> str:
     return f"{size} voxels of {spacing} mm ({''.join(volume.user_axes)})"
 
 
-def to_canonical(data: np.ndarray, affine: Affine, *, source: Path | None = None) -> Volume:
-    """An array in any orientation as a volume in closest-canonical RAS+; values stay."""
+def to_canonical(
+    data: np.ndarray,
+    affine: Affine,
+    *,
+    dtype: type[np.generic] | None = None,
+    source: Path | None = None,
+) -> Volume:
+    """An array in any orientation as a volume in closest-canonical RAS+.
+
+    Turned, converted (``dtype``; None keeps it) and laid out in one pass.
+    """
     orientation = nib.io_orientation(affine)
     x, y, z = orientations.ornt2axcodes(orientation)
     canonical = affine @ orientations.inv_ornt_aff(orientation, data.shape)
-    data = np.ascontiguousarray(orientations.apply_orientation(data, orientation))
-    return Volume(data, canonical.astype(np.float64), source, (x, y, z))
-
-
-def _read_canonical(path: Path, name: str) -> Volume:
-    image, data = _parse_nifti(_read_verified(path, name), name)
-    if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
-        raise InputError(
-            f"{name}: voxels are RGB or complex. Export one channel (the magnitude) as 3D NIfTI."
-        )
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) != 3:
-        raise InputError(
-            f"{name}: the file has {len(shape)} dimensions {tuple(image.shape)}, not 3. "
-            "Choose one channel or phase and save it as its own file."
-        )
-    _check_affine(image, name)
-    return to_canonical(data.reshape(shape), image.affine, source=path)
-
-
-def _parse_nifti(payload: bytes, name: str) -> tuple[nib.Nifti1Image, np.ndarray]:
-    """Header and voxels; nibabel has a kind of exception for each thing that can be wrong."""
-    # 348 or 540, in either byte order, is the size of the header and tells NIfTI-1 from NIfTI-2.
-    is_nifti2 = payload[:4] in (b"\x1c\x02\x00\x00", b"\x00\x00\x02\x1c")
-    try:
-        image = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(payload)
-        data = np.asanyarray(image.dataobj)
-        image.get_qform(coded=True)
-    except (HeaderDataError, ImageFileError, WrapStructError, OSError, ValueError) as error:
-        raise InputError(
-            f"{name}: this is not a whole NIfTI file ({error}). "
-            "Copy it again from its source, or convert it again from DICOM."
-        ) from error
-    spacing = type(image.header)(payload[: image.header.sizeof_hdr], check=False)["pixdim"][1:4]
-    if not image.header["sform_code"] and not np.all(spacing > 0):
-        raise InputError(
-            f"{name}: the header gives a voxel size of {spacing.tolist()} mm. "
-            "Convert the scan again from DICOM."
-        )
-    return image, data
-
-
-def _check_affine(image: nib.Nifti1Image, name: str) -> None:
-    affine = image.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.all(np.isfinite(affine)) or np.any(spacing < 1e-6):
-        raise InputError(
-            f"{name}: the affine is not usable (spacing {spacing.tolist()} mm). "
-            "Convert the scan again from DICOM."
-        )
-    if spacing.max() > 100:
-        raise InputError(
-            f"{name}: a voxel is {spacing.max():g} mm long; the spacing seems to be in µm. "
-            "Write it in mm."
-        )
-    axes = affine[:3, :3] / spacing
-    shear = np.abs(axes.T @ axes - np.eye(3)).max()
-    if shear > SHEAR_TOLERANCE:
-        raise InputError(
-            f"{name}: the affine is sheared (axes' cosine {shear:.3g}, a gantry tilt?). "
-            "Resample the scan to an orthogonal grid first."
-        )
-    qform, qcode = image.get_qform(coded=True)
-    sform, scode = image.get_sform(coded=True)
-    if qcode and scode:
-        apart = _farthest_corner_mm(qform - sform, image.shape[:3])
-        if apart > QFORM_TOLERANCE_MM:
-            raise InputError(
-                f"{name}: qform and sform disagree by {apart:.3g} mm, so the scan has two places. "
-                "Decide which is right and write it to both."
-            )
-
-
-def _read_verified(path: Path, name: str) -> bytes:
-    """All bytes of a file; a gzip stream is read to its end, which checks its CRC.
-
-    nibabel stops before the trailer and so never sees a wrong CRC.
-    """
-    if not path.is_file():
-        raise InputError(f"{name}: there is no file {path}. Check the path.")
-    raw = path.read_bytes()
-    if raw[:2] != b"\x1f\x8b":
-        return raw
-    try:
-        return gzip.decompress(raw)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(
-            f"{name}: {path} is damaged ({error}). Copy it again from its source."
-        ) from error
+    turned = np.ascontiguousarray(orientations.apply_orientation(data, orientation), dtype=dtype)
+    return Volume(turned, canonical.astype(np.float64), source, (x, y, z))

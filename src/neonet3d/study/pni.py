@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold, stratified_folds
+from neonet3d.cohort.splits import write_splits
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import fingerprint
 from neonet3d.engine.progress import progress
@@ -17,11 +20,17 @@ from neonet3d.study.results import StudyResults
 from neonet3d.study.summary import FinishedFold, summarise_study
 
 
-def run_pni_study(cohort: Cohort, run: RunFolder, *, title: str) -> StudyResults:
-    """Cross-validate the whole chain and write ``results.json`` into the run folder.
+def run_pni_study(
+    cohort: Cohort, run: RunFolder, *, title: str, folds: Sequence[Fold] | None = None
+) -> StudyResults:
+    """Cross-validate the whole chain; ``splits.json`` and ``results.json`` go to the run folder.
+
+    Args:
+        folds: the user's own division (``read_splits``); stratified folds by default.
 
     Raises:
-        InputError: cases without masks or outcomes, too few patients for the folds.
+        InputError: cases without masks or outcomes, too few patients for the folds, folds whose
+            predictions cannot be pooled.
     """
     config = run.config
     without = [case.name for case in cohort if case.mask_path is None]
@@ -30,7 +39,11 @@ def run_pni_study(cohort: Cohort, run: RunFolder, *, title: str) -> StudyResults
             f"{len(without)} cases of {cohort.root} have no mask (the first is {without[0]}), and "
             "the study trains NeoSeg on reference masks. Remove them or draw their masks."
         )
-    folds = stratified_folds(cohort, config.study.folds, seed=config.seed)
+    if folds is None:
+        folds = stratified_folds(cohort, config.study.folds, seed=config.seed)
+    else:
+        _require_poolable(folds)
+    write_splits(run.path / "splits.json", folds)
     run.update_manifest(cohort=str(cohort.root.resolve()))
     key = fingerprint("crops", [case.digest() for case in cohort], config.roi)
 
@@ -55,6 +68,28 @@ def run_pni_study(cohort: Cohort, run: RunFolder, *, title: str) -> StudyResults
         )
     write_atomically(run.path / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
     return results
+
+
+def _require_poolable(folds: Sequence[Fold]) -> None:
+    """Each prediction counts once, and each fold has an AUC of its own.
+
+    Raises:
+        InputError: a case that is held out twice, or a fold that holds out one class only.
+    """
+    times = Counter(case.name for fold in folds for case in fold.held_out)
+    name, n = times.most_common(1)[0]
+    if n > 1:
+        raise InputError(
+            f"{name} is held out in {n} folds of --splits, so it would count {n} times in the "
+            "pooled estimate. Hold each case out once; run repeats one by one."
+        )
+    for fold in folds:
+        values = set(fold.held_out.outcomes.tolist())
+        if len(values) < 2:
+            raise InputError(
+                f"{fold.name} of --splits holds out only cases with {fold.held_out.outcome_name} "
+                f"= {values.pop()}, so it has no AUC. Hold out both classes in every fold."
+            )
 
 
 def _same(cohort: Cohort, like: Cohort) -> Cohort:

@@ -17,7 +17,7 @@ from pydicom.uid import UID
 
 from neonet3d.cohort.importers.dicom_frames import PHASE_KEYWORDS, Frame
 from neonet3d.cohort.importers.dicom_headers import Series
-from neonet3d.cohort.volume import SHEAR_TOLERANCE
+from neonet3d.cohort.nifti import SHEAR_TOLERANCE
 from neonet3d.errors import InputError
 from neonet3d.types import Affine
 
