@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 
 import numpy as np
@@ -80,6 +81,15 @@ def test_the_digest_sees_image_mask_and_outcome(make_cohort: Make) -> None:
     changed_image = case.digest()
     mask.with_data(np.ones_like(mask.data)).write(case.mask_path)
     assert len({before, changed_image, case.digest()}) == 3
+
+
+def test_the_digest_does_not_depend_on_the_compression(make_cohort: Make) -> None:
+    case = make_cohort([0, 1])["case_000"]
+    before, packed = case.digest(), case.image_path.read_bytes()
+    again = gzip.compress(gzip.decompress(packed), compresslevel=9)
+    assert again != packed
+    case.image_path.write_bytes(again)
+    assert case.digest() == before
 
 
 def test_an_outcome_is_0_or_1(make_cohort: Make) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from neonet3d.cohort.layout import require_inside, without_leading_zeros
+from neonet3d.cohort.nifti import read_verified
 from neonet3d.cohort.volume import Volume, read_label_map, read_volume, require_same_grid
 from neonet3d.errors import InputError
 from neonet3d.types import LabelSchema
@@ -53,12 +55,27 @@ class Case:
         return image, mask
 
     def digest(self) -> str:
-        """SHA-256 over image, mask and outcome: says that a model saw it, not whose it is."""
-        digest = hashlib.sha256(self.image_path.read_bytes())
+        """SHA-256 over image, mask and outcome: says that a model saw it, not whose it is.
+
+        Of what the files hold and not of how they are compressed, which differs between kinds of
+        machine.
+        """
+        digest = hashlib.sha256(_content_sha256(self.image_path, self.name))
         if self.mask_path is not None:
-            digest.update(self.mask_path.read_bytes())
+            digest.update(_content_sha256(self.mask_path, self.name))
         digest.update(str(self.outcome).encode())
         return digest.hexdigest()
+
+
+def _content_sha256(path: Path, name: str) -> bytes:
+    state = path.stat()
+    return _remembered_sha256(path, name, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=8192)
+def _remembered_sha256(path: Path, name: str, modified_ns: int, size: int) -> bytes:
+    """A digest is asked for at every stage; a file that did not change is inflated once."""
+    return hashlib.sha256(read_verified(path, name)).digest()
 
 
 def case_of_row(

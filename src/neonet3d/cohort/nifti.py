@@ -79,7 +79,7 @@ def read_nifti(path: Path, name: str) -> NiftiFile:
     Raises:
         InputError: no or a damaged file, RGB or complex, not 3D, an affine that cannot be used.
     """
-    image, data, spacing = _parse(_read_verified(path, name), name)
+    image, data, spacing = _parse(read_verified(path, name), name)
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
         kind = "complex" if image.get_data_dtype().kind == "c" else "RGB"
         raise InputError(
@@ -196,7 +196,7 @@ def _check_affine(image: nib.Nifti1Image, name: str) -> None:
         )
 
 
-def _read_verified(path: Path, name: str) -> bytes:
+def read_verified(path: Path, name: str) -> bytes:
     """All bytes of a file; a gzip stream is read to its end, but not beyond what it declares."""
     if not path.is_file():
         raise InputError(f"{name}: there is no file {path}. Check the path.")
