@@ -66,16 +66,20 @@ def predict(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write OUT/<case>.nii.gz for each case, on the case's own grid; Dice where masks exist."""
-    from neonet3d.generation.evaluate import summarise
-    from neonet3d.metrics.overlap import dice
+    """Write OUT/<case>.nii.gz for each case, on the case's own grid.
+
+    Where masks exist, OUT/metrics.csv says how good each is: Dice, 95 % Hausdorff distance, surface
+    Dice at 2 mm, volume error, tumours found.
+    """
+    from neonet3d.cohort.volume import write_atomically
     from neonet3d.segmentation.predict import Segmenter, predict_cases
+    from neonet3d.segmentation.score import as_csv, mean_of, score_case, sensitivity
 
     segmenter = Segmenter.load(model)
     cases = cases_to_apply(cohort, fold, seed or 0, splits)
     written = predict_cases(segmenter, cases, out)
     predicted = cases.with_overlaid_masks(written)
-    labels = {n: v for n, v in segmenter.card.schema_.as_mapping().items() if v > 0}
+    schema = segmenter.card.schema_
     scores = []
     seen = 0
     if cases.schema.names == segmenter.card.classes:
@@ -86,19 +90,42 @@ def predict(
             if reference.digest() in segmenter.card.training_cases:
                 seen += 1
             else:
-                scores.append(dice(found.data, drawn.data, labels))
-    summary = summarise(scores, seed=seed or 0) if scores else {}
-    if summary and not as_json:
+                scores.append(score_case(case.name, found, drawn, schema))
+    means = {}
+    if scores:
+        write_atomically(out / "metrics.csv", as_csv(scores).encode())
+        judged = [n for n in scores[0].classes if any(s.classes[n].dice >= 0 for s in scores)]
+        means = {
+            measure: {name: mean_of(scores, name, measure, seed=seed or 0) for name in judged}
+            for measure in ("dice", "hd95_mm", "surface_dice")
+        }
+    found_share = sensitivity(scores)
+    n_false = sum(score.lesions.n_false for score in scores if score.lesions)
+    if means and not as_json:
         show_table(
-            ("class", "Dice [95 % bootstrap]"),
-            [(name, interval_text(interval)) for name, interval in summary.items()],
+            ("class", "Dice [95 % bootstrap]", "HD95 in mm", "surface Dice at 2 mm"),
+            [
+                (name, *(interval_text(means[measure][name]) for measure in means))
+                for name in means["dice"]
+            ],
         )
+        if found_share is not None:
+            typer.echo(
+                f"Tumours: {found_share.n_positive} of {found_share.n} found, "
+                f"{found_share.value:.3f} [{found_share.low:.3f}, {found_share.high:.3f}]; "
+                f"{n_false} findings that are none, in {len(scores)} scans."
+            )
     show(
         {
             "out": str(out),
             "cases": len(cases),
             "training_cases_not_judged": seen,
-            "dice": {name: interval_json(interval) for name, interval in summary.items()},
+            "tumours_found": None if found_share is None else interval_json(found_share),
+            "false_findings": n_false,
+        }
+        | {
+            measure: {name: interval_json(interval) for name, interval in of.items()}
+            for measure, of in (means or {"dice": {}}).items()
         },
         as_json=as_json,
         sentence=f"{out}: masks of {len(cases)} cases."
