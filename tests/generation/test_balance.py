@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import load_patches
@@ -21,7 +20,7 @@ from neonet3d.generation.balance import (
     balance_cohort,
     plan_balance,
 )
-from neonet3d.generation.gate import COPY_RATIO, QualityGate, copy_ratio, tumour_dice
+from neonet3d.generation.gate import QualityGate, tumour_dice
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.types import LabelSchema
 
@@ -86,20 +85,6 @@ def test_tumour_dice(patients: Cohort) -> None:
     assert np.isnan(tumour_dice(segmenter(nothing, ORGANS), image, mask))
     healthy = mask.with_data(nothing(mask.data))
     assert np.isnan(tumour_dice(segmenter(nothing, schema), image, healthy))
-
-
-def test_copies_stand_out_from_their_neighbours() -> None:
-    generator = torch.Generator().manual_seed(0)
-    training, new, noise = torch.randn(3, 20, 8, 8, 8, generator=generator).unbind(0)
-    assert copy_ratio(training[3], training) == 0
-    assert copy_ratio(training[3] + 0.1 * noise[0], training) < 0.1
-    assert copy_ratio(new[0], training) > 0.9
-    middle = training.mean(0)  # near to all of them, and a copy of none
-    assert copy_ratio(middle, training) > 0.9 > COPY_RATIO
-    assert copy_ratio(new[0], training[:1]) == 1
-    # By hand: distances 1, 2 and 3 times a length.
-    lengths = torch.stack([torch.full((4, 4, 4), x) for x in (3.0, 1.0, 2.0)])
-    assert copy_ratio(torch.zeros(4, 4, 4), lengths) == pytest.approx(1 / 2)
 
 
 def test_the_gate_refuses_copies_and_lost_tumours(patients: Cohort, trained: Any) -> None:

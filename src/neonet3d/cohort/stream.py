@@ -1,7 +1,7 @@
 """gzip streams, read to their end: the CRC is checked and what they may grow to is bounded.
 
 nibabel stops before a stream's trailer and so never sees a wrong CRC. ISA-L does the work where it
-has a wheel; the standard library does the same, three times slower, where it has none.
+has a wheel; the standard library does the same, more slowly, where it has none.
 """
 
 from __future__ import annotations

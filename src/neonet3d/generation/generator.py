@@ -62,7 +62,6 @@ class LatentGenerator(nn.Module):
         card = read_card(path, kind="Refiner")
         _require_parent(path, card, "controlnet", model.card)
         load_weights(path, model.refiner, card)
-        fabric().to_device(model)
         model.card = card
         return model
 

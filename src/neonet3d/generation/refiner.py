@@ -9,7 +9,7 @@ the drawn patch around them and from the label map at full resolution:
 Its training pairs are the fold's own patches, each beside a redrawing of itself: noised most of the
 way and drawn again by the flow (SDEdit, Meng et al. 2021, arXiv 2108.01073), which shows what the
 flow does wrong. It is a ridge regression, fitted in seconds, and knows no outcome label. Having it
-is our choice; a network in its place gained nothing in the time that a demo has.
+is our choice.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from neonet3d.metrics.overlap import dice
 from neonet3d.metrics.surface import surface_scores
 from neonet3d.types import LabelSchema
 
-TOLERANCE_MM = 2.0  # of the surface Dice; about what two readers of a liver differ by (ours)
+TOLERANCE_MM = 2.0  # of the surface Dice: about a voxel of a liver MR (ours)
 LESION_CLASS = "tumour"
 
 

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from neonet3d.generation.latents import (
+    VIEWS,
+    FoldLatents,
+    anatomy_residuals,
+    posterior_means,
+    standardised_latents,
+)
+
+
+def test_every_case_in_every_position(trained: Any) -> None:
+    """Row v * n + i is case i in position v; the first position is where it lies."""
+    data = FoldLatents(trained.fold, trained.folder / "autoencoder")
+    latents, label_maps, labels = data.encoded
+    n = len(data.patches)
+    assert len(latents) == len(label_maps) == len(labels) == VIEWS * n
+    for number, view in enumerate(data.views()):
+        rows = slice(number * n, (number + 1) * n)
+        assert torch.equal(label_maps[rows], view.required_label_maps())
+        assert torch.equal(labels[rows], data.patches.outcomes)
+        assert torch.equal(latents[rows], standardised_latents(data.model[0], view.images))
+    assert torch.equal(label_maps[:n], data.patches.required_label_maps())
+    assert not torch.equal(label_maps[n : 2 * n], label_maps[:n])
+
+
+def test_standardised_over_the_training_fold(trained: Any) -> None:
+    data = FoldLatents(trained.fold, trained.folder / "autoencoder")
+    model, images = data.model[0], data.patches.images
+    means = posterior_means(model, images)
+    latents = standardised_latents(model, images)
+    torch.testing.assert_close(latents.mean((0, 2, 3, 4)), torch.zeros(4), rtol=0, atol=0.02)
+    torch.testing.assert_close(latents.std((0, 2, 3, 4)), torch.ones(4), rtol=0.02, atol=0)
+    statistics = (means.mean((0, 2, 3, 4)), means.std((0, 2, 3, 4)))
+    for found, expected in zip(
+        (model.encoder.latent_mean, model.encoder.latent_std), statistics, strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_residuals_come_back(trained: Any) -> None:
+    data = FoldLatents(trained.fold, trained.folder / "autoencoder")
+    latents, label_maps, _ = data.encoded
+    anatomy = trained.generator.anatomy
+    residuals = anatomy_residuals(anatomy, latents, label_maps)
+    torch.testing.assert_close(
+        anatomy.restore(residuals, label_maps), latents, rtol=1e-3, atol=1e-3
+    )
