@@ -60,10 +60,50 @@ class RoiConfig(Section):
     minimum_volume_mm3: float = Field(ge=0)
 
 
-class SegmenterConfig(Section):
-    channels: tuple[PositiveInt, ...]
-    spacing_mm: Triple | None
+NetworkName = Literal["unet", "vnet", "attention_unet", "segresnet", "dynunet"]
+
+
+class SegmenterPlan(Section):
+    """The sizes of a segmenter (``segmentation/plan.py``), enough to build it.
+
+    Attributes:
+        stem: a Haar transform before the network and its inverse after it.
+        spacing_mm, patch: the grid it works on.
+        channels: features per level.
+        strides: from each level to the next, per axis; one fewer than ``channels``.
+    """
+
+    network: NetworkName
+    stem: bool
+    spacing_mm: Triple
     patch: Shape
+    channels: tuple[PositiveInt, ...]
+    strides: tuple[Shape, ...]
+
+
+class AugmentationConfig(Section):
+    """What training patches go through (``segmentation/augment.py``)."""
+
+    flip_axes: tuple[Literal[0, 1, 2], ...]
+    spatial: float = Fraction
+    intensity: float = Fraction
+
+
+class SegmenterConfig(Section):
+    """What the cohort's fingerprint does not decide; a null leaves the choice to it."""
+
+    network: NetworkName
+    stem: bool
+    spacing_mm: Triple | None
+    patch: Shape | None
+    channels: tuple[PositiveInt, ...] | None
+    strides: tuple[Shape, ...] | None
+    width: PositiveInt
+    patch_voxels: PositiveInt
+    validation_share: float = Field(ge=0, lt=1)
+    evaluations: PositiveInt
+    patience: PositiveInt
+    augmentation: AugmentationConfig
     loop: LoopConfig
 
 

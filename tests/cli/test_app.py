@@ -19,6 +19,7 @@ COMMANDS = {
     ("cohort", "phantom"),
     ("cohort", "import"),
     ("cohort", "check"),
+    ("segment", "plan"),
     ("segment", "train"),
     ("segment", "predict"),
     ("generate", "train"),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.volume import corner_distance_mm, read_label_map
@@ -20,9 +21,26 @@ def test_training_says_what_it_trained_on_and_is_not_repeated(
     stamp = weights.stat().st_mtime_ns
     command = ("segment", "train", scans.root, trained.segmenter, "--fold", "0/2")
     found = run(*command, *tiny_options, "--json").json()
-    assert found == {"model": str(trained.segmenter), "fold": "fold-0", "training_cases": 4}
+    assert found["model"] == str(trained.segmenter)
+    assert (found["fold"], found["training_cases"]) == ("fold-0", 4)
+    assert found["plan"] == read_card(trained.segmenter).parts["plan"]
     assert weights.stat().st_mtime_ns == stamp
     assert len(read_card(trained.segmenter, kind="Segmenter").training_cases) == 4
+
+
+def test_a_plan_can_be_changed_and_given_back(
+    run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ("segment", "plan", scans.root, "--fold", "0/2", *tiny_options)
+    printed = run(*command).stdout
+    assert printed.startswith("# 4 scans: median voxel 6 x 6 x 10 mm")
+    sizes = yaml.safe_load(printed)["segmenter"]
+    assert (sizes["network"], sizes["patch"]) == ("unet", [24, 16, 8])
+    (tmp_path / "plan.yaml").write_text(printed.replace("[24, 16, 8]", "[32, 32, 16]"))
+    preset = ("--preset", "demo", "--config", tmp_path / "plan.yaml")
+    found = run("segment", "plan", scans.root, "--fold", "0/2", *preset, "--json").json()
+    assert found["segmenter"] == sizes | {"patch": [32, 32, 16]}
+    assert found["fingerprint"]["n"] == 4
 
 
 def test_another_training_does_not_overwrite_a_model(

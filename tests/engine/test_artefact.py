@@ -258,3 +258,17 @@ def test_the_configuration_of_a_card(make_card: MakeCard) -> None:
     assert card.settings(LoopConfig).model_dump(mode="json") == card.config
     with pytest.raises(InputError, match=r"does not fit this version .* Train the model again"):
         card.settings(SamplerConfig)
+
+
+def test_a_module_in_two_places_is_stored_once(tmp_path: Path, make_card: MakeCard) -> None:
+    """As MONAI's DynUNet has it: safetensors refuses tensors that share memory."""
+
+    def twice() -> nn.Module:
+        shared = nn.Linear(3, 3)
+        return nn.ModuleDict({"a": shared, "b": nn.Sequential(shared)})
+
+    model, other = twice(), twice()
+    card = save_artefact(tmp_path, model, make_card())
+    load_weights(tmp_path, other, card)
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)

@@ -15,8 +15,8 @@ from neonet3d.config import Config, load_config
 from neonet3d.engine.artefact import save_artefact
 from neonet3d.errors import InputError
 from neonet3d.metrics.overlap import dice
-from neonet3d.segmentation.network import HaarUNet
-from neonet3d.segmentation.predict import Segmenter, predict_cases
+from neonet3d.segmentation.networks import SegmentationNetwork
+from neonet3d.segmentation.predict import Segmenter, plan_of, predict_cases
 from neonet3d.segmentation.train import train_segmenter
 from neonet3d.types import LabelSchema, Triple
 
@@ -28,6 +28,7 @@ def config() -> Config:
     return load_config(
         "demo",
         overrides=[
+            "segmenter.network=unet",
             "segmenter.channels=[8,16]",
             "segmenter.patch=[16,16,16]",
             "segmenter.spacing_mm=[1.5,1.5,1.5]",
@@ -161,7 +162,7 @@ def test_no_tumour_class_no_tumour_probability(model: Path, tmp_path: Path) -> N
 
 def test_another_kind_of_model_is_refused(model: Path, tmp_path: Path) -> None:
     card = Segmenter.load(model).card.model_copy(update={"kind": "Autoencoder"})
-    save_artefact(tmp_path / "model", HaarUNet(config().segmenter, 2), card)
+    save_artefact(tmp_path / "model", SegmentationNetwork(plan_of(card), 2), card)
     with pytest.raises(InputError, match="holds a Autoencoder, not a Segmenter"):
         Segmenter.load(tmp_path / "model")
     with pytest.raises(InputError, match=r"holds no model\.json"):

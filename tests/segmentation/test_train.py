@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,14 +10,14 @@ import pytest
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume
-from neonet3d.config import PRESETS, Config, SegmenterConfig, load_config
+from neonet3d.config import Config, load_config
 from neonet3d.engine import loop
 from neonet3d.engine.artefact import read_card
-from neonet3d.engine.device import SHORTEST_X
 from neonet3d.errors import InputError
-from neonet3d.segmentation.network import size_multiple
-from neonet3d.segmentation.train import fit_patch, train_segmenter
-from neonet3d.types import LabelSchema, Shape, Triple
+from neonet3d.segmentation import train
+from neonet3d.segmentation.scans import Scan
+from neonet3d.segmentation.train import inner_validation, train_segmenter
+from neonet3d.types import LabelSchema
 
 
 class KilledError(Exception):
@@ -27,6 +28,7 @@ def tiny(*overrides: str) -> Config:
     return load_config(
         "demo",
         overrides=[
+            "segmenter.network=unet",
             "segmenter.channels=[4,8]",
             "segmenter.patch=[12,12,8]",
             "segmenter.loop.steps=4",
@@ -40,56 +42,13 @@ def everyone(cohort: Cohort) -> Fold:
     return Fold("fold-0", cohort, cohort.subset([]))
 
 
-def scan(shape: Shape, spacing_mm: Triple) -> Volume:
-    return Volume(np.zeros(shape, np.float32), np.diag([*spacing_mm, 1.0]))
-
-
-def patch_config(channels: tuple[int, ...], patch: Shape) -> SegmenterConfig:
-    values = tiny().segmenter.model_dump() | {"channels": channels, "patch": patch}
-    return SegmenterConfig.model_validate(values)
-
-
-@pytest.mark.parametrize(
-    ("channels", "patch", "shapes", "expected"),
-    [
-        # Multiples of 8, rounded up; no larger than the largest scan needs.
-        ((4, 8, 8), (50, 60, 30), [(100, 100, 100)], (56, 64, 32)),
-        ((4, 8, 8), (96, 96, 96), [(60, 20, 20), (20, 44, 20)], (64, 48, 24)),
-        ((4, 8, 8), (96, 96, 96), [(64, 48, 24)], (64, 48, 24)),
-        # Never so narrow that the coarsest grid has less than three voxels along x.
-        ((4, 8, 8), (8, 8, 8), [(100, 100, 100)], (24, 8, 8)),
-        ((4, 8), (96, 96, 96), [(5, 5, 5)], (12, 8, 8)),
-    ],
-)
-def test_the_patch_fits_network_and_scans(
-    channels: tuple[int, ...], patch: Shape, shapes: list[Shape], expected: Shape
-) -> None:
-    scans = [scan(shape, (1.0, 1.0, 1.0)) for shape in shapes]
-    assert fit_patch(patch_config(channels, patch), scans, (1.0, 1.0, 1.0)) == expected
-
-
-def test_the_patch_is_measured_in_mm() -> None:
-    """100 voxels of 0.5 mm are 25 voxels of 2 mm; rounding in a header adds none."""
-    scans = [scan((100, 80, 64), (0.5, 0.8, 1.0000001))]
-    config = patch_config((4, 8, 8), (96, 96, 96))
-    assert fit_patch(config, scans, (2.0, 1.0, 1.0)) == (32, 64, 64)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_the_presets_stay_off_narrow_grids(preset: str) -> None:
-    config = load_config(preset).segmenter
-    x, y, z = fit_patch(config, [scan((10, 400, 400), (1.0, 1.0, 1.0))], (1.0, 1.0, 1.0))
-    multiple = size_multiple(config)
-    assert x // multiple >= SHORTEST_X
-    assert y % multiple == z % multiple == x % multiple == 0
-
-
 def test_the_card(make_cohort: Callable[..., Cohort], tmp_path: Path) -> None:
     cohort = make_cohort([0, 1, 0])
     train_segmenter(everyone(cohort), tiny(), tmp_path / "model")
     card = read_card(tmp_path / "model", kind="Segmenter")
     assert card.classes == cohort.schema.names
     assert (card.shape, card.spacing_mm) == ((12, 12, 8), (1, 1, 1))
+    assert card.parts["plan"]["network"] == "unet"
     assert card.normaliser is not None
     # A scan to segment has no mask yet, so the reference cannot need one.
     assert card.normaliser.reference == "percentile_99.5"
@@ -100,6 +59,36 @@ def test_the_card(make_cohort: Callable[..., Cohort], tmp_path: Path) -> None:
         "model.json",
         "model.safetensors",
     }
+
+
+def test_inner_validation_is_whole_patients(make_cohort: Callable[..., Cohort]) -> None:
+    cohort = make_cohort([0, 1] * 10)
+    judged = inner_validation(cohort, 0.2, seed=0)
+    assert len(judged) == 4
+    assert judged == inner_validation(cohort, 0.2, seed=0)
+    assert judged != inner_validation(cohort, 0.2, seed=1)
+    assert inner_validation(cohort, 0.05, seed=0) == ()
+
+
+def test_validation_patients_do_not_train(
+    make_cohort: Callable[..., Cohort], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They choose the weights; no patch of theirs is drawn."""
+    cohort, drawn = make_cohort([0, 1] * 5), []
+
+    class Sampler(train.PatchSampler):
+        def __init__(self, scans: list[Scan], *others: Any) -> None:
+            drawn.extend(scans)
+            super().__init__(scans, *others)
+
+    monkeypatch.setattr(train, "PatchSampler", Sampler)
+    config = tiny("segmenter.validation_share=0.3", "segmenter.evaluations=2")
+    train_segmenter(everyone(cohort), config, tmp_path / "model")
+    assert len(drawn) == 7
+    facts = read_card(tmp_path / "model").facts
+    assert facts["validation_cases"] == 3
+    assert 0 <= facts["validation_dice"] <= 1
+    assert facts["best_step"] in (2, 4)
 
 
 def test_a_killed_training_ends_in_the_same_bytes(
@@ -147,9 +136,8 @@ def test_what_cannot_be_trained_on(make_cohort: Callable[..., Cohort], tmp_path:
     writer = CohortWriter(
         tmp_path / "bare", LabelSchema(("background",)), outcome_name=None, channel="MR"
     )
-    volume = scan((9, 9, 9), (1.0, 1.0, 1.0))
-    image = np.random.default_rng(0).normal(9, 1, volume.shape).astype(np.float32)
-    writer.add("a", volume.with_data(image), None)
+    image = np.random.default_rng(0).normal(9, 1, (9, 9, 9)).astype(np.float32)
+    writer.add("a", Volume(image, np.eye(4)), None)
     with pytest.raises(InputError, match="no class beside background"):
         train_segmenter(everyone(writer.finish()), tiny(), tmp_path / "model")
     assert not (tmp_path / "model").exists()

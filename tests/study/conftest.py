@@ -23,6 +23,7 @@ SIGNAL = np.array([20, 100, 140, 70, 60], dtype=np.float32)
 TINY = (
     "roi.shape=[24, 16, 8]",
     "roi.spacing_mm=[6, 6, 10]",
+    "segmenter.network=unet",
     "segmenter.channels=[8, 16]",
     "segmenter.patch=[24, 24, 8]",
     "segmenter.loop.steps=2",

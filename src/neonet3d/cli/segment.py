@@ -42,17 +42,74 @@ def train(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a segmenter on a cohort's masks. Interrupted, the same command goes on."""
+    """Train a segmenter on a cohort's masks. Interrupted, the same command goes on.
+
+    'segment plan' prints the sizes beforehand; --set segmenter.network=NAME chooses the network.
+    """
     from neonet3d.engine.artefact import read_card
     from neonet3d.segmentation.train import train_segmenter
 
     settings = resolve(preset, config, overrides, seed)
     train_segmenter(training_fold(cohort, fold, settings.seed, splits), settings, out)
     card = read_card(out)
+    sizes = card.parts["plan"]
     show(
-        {"model": str(out), "fold": card.fold, "training_cases": len(card.training_cases)},
+        {
+            "model": str(out),
+            "fold": card.fold,
+            "training_cases": len(card.training_cases),
+            "plan": sizes,
+            **card.facts,
+        },
         as_json=as_json,
-        sentence=f"{out}: segmenter of {len(card.training_cases)} cases ({card.fold}).",
+        sentence=f"{out}: {sizes['network']} of {len(card.training_cases)} cases ({card.fold}), "
+        f"patch {sizes['patch']} at {sizes['spacing_mm']} mm."
+        + (
+            f" Dice {card.facts['validation_dice']:.3f} on {card.facts['validation_cases']} of "
+            f"them that only chose the weights (step {card.facts['best_step']})."
+            if card.facts["validation_cases"]
+            else ""
+        ),
+    )
+
+
+@app.command()
+def plan(
+    cohort: CohortPath,
+    fold: FoldChoice = None,
+    splits: SplitsFile = None,
+    preset: Preset = "cpu",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print the fingerprint of the training scans and the sizes that follow from it.
+
+    The sizes are YAML for --config, to be changed and given back to 'segment train'.
+    """
+    from dataclasses import asdict
+
+    import yaml
+
+    from neonet3d.segmentation.plan import make_plan
+    from neonet3d.segmentation.train import read_fingerprint
+
+    settings = resolve(preset, config, overrides, seed)
+    training = training_fold(cohort, fold, settings.seed, splits).training
+    fingerprint, _ = read_fingerprint(training)
+    sizes = make_plan(fingerprint, settings.segmenter)
+    document = {"segmenter": sizes.model_dump(mode="json")}
+    spacing, extent = (
+        " x ".join(f"{mm:.3g}" for mm in of)
+        for of in (fingerprint.spacing_mm, fingerprint.extent_mm)
+    )
+    show(
+        {"fingerprint": asdict(fingerprint), **document},
+        as_json=as_json,
+        sentence=f"# {fingerprint.n} scans: median voxel {spacing} mm, median extent {extent} mm; "
+        f"memory {fingerprint.memory_bytes / 2**30:.0f} GiB\n"
+        + yaml.safe_dump(document, sort_keys=False, default_flow_style=None).rstrip(),
     )
 
 

@@ -46,13 +46,18 @@ class Case:
 
     def read_with_mask(self) -> tuple[Volume, Volume]:
         """Image and mask for a stage that cannot do without one."""
+        self.require_mask()
         image, mask = self.read()
-        if mask is None:
+        assert mask is not None
+        return image, mask
+
+    def require_mask(self) -> None:
+        """Refuse a case without a mask before anything is read or written."""
+        if self.mask_path is None:
             raise InputError(
                 f"{self.name}: there is no mask in labelsTr. "
                 "Draw one, or run 'neonet3d segment predict' first."
             )
-        return image, mask
 
     def digest(self) -> str:
         """SHA-256 over image, mask and outcome: says that a model saw it, not whose it is.

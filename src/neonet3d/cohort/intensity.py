@@ -1,9 +1,8 @@
 """Intensity normalisation: MR has no units, so each scan is divided by a reference of its own.
 
 In hepatobiliary MR the reference is the median of the liver: flip angle, repetition time and
-uptake change the signal of everything, and the ratio to the liver is what a reader looks at
-Without a liver mask it is a high percentile.
-The ceiling is fitted on the training fold.
+uptake change the signal of everything, and the ratio to the liver is what a reader looks at.
+Without a liver mask it is a high percentile. The ceiling is fitted on the training fold.
 """
 
 from __future__ import annotations
@@ -39,21 +38,23 @@ class IntensityNormaliser(BaseModel):
     def fit(
         cls, cases: Iterable[tuple[ImageArray, LabelMap | None]], schema: LabelSchema
     ) -> IntensityNormaliser:
-        """Fit the ceiling on the training cases of one fold."""
-        cases = list(cases)
-        has_liver = "liver" in schema and all(mask is not None for _, mask in cases)
-        rule = cls(
-            reference="liver_median" if has_liver else "percentile_99.5",
-            ceiling=1.0,
-            liver_value=schema.value("liver") if has_liver else None,
-        )
-        tops = [
-            np.percentile(
-                image / rule.reference_of(image, mask, name=f"training case {index}"), 99.9
-            )
-            for index, (image, mask) in enumerate(cases)
-        ]
-        return rule.model_copy(update={"ceiling": float(np.median(tops))})
+        """Fit the ceiling on the training cases of one fold, one after the other.
+
+        The reference is the liver where every case has a mask of a schema with a liver.
+        """
+        rules = [cls(reference="percentile_99.5", ceiling=1.0)]
+        if "liver" in schema:
+            value = schema.value("liver")
+            rules.append(cls(reference="liver_median", ceiling=1.0, liver_value=value))
+        tops: dict[Reference, list[float]] = {rule.reference: [] for rule in rules}
+        for index, (image, mask) in enumerate(cases):
+            top = float(np.percentile(image, 99.9))
+            for rule in rules if mask is not None else rules[:1]:
+                reference = rule.reference_of(image, mask, name=f"training case {index}")
+                tops[rule.reference].append(top / reference)
+        n = len(tops[rules[0].reference])
+        rule = [rule for rule in rules if len(tops[rule.reference]) == n][-1]
+        return rule.model_copy(update={"ceiling": float(np.median(tops[rule.reference]))})
 
     def reference_of(self, image: ImageArray, mask: LabelMap | None, *, name: str) -> float:
         """The scan's own reference intensity, in the scan's units."""

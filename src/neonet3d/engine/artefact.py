@@ -173,7 +173,7 @@ def claim_folder(folder: Path, card: ArtefactCard) -> bool:
 def save_artefact(folder: Path, model: nn.Module, card: ArtefactCard) -> ArtefactCard:
     """Write weights, then the card. Returns the card with the hash of the weights."""
     state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+        name: tensor.detach().cpu().contiguous() for name, tensor in _without_aliases(model).items()
     }
     payload = safetensors.torch.save(state)
     card = card.model_copy(update={"weights_sha256": hashlib.sha256(payload).hexdigest()})
@@ -226,13 +226,26 @@ def load_weights(folder: Path, model: nn.Module, card: ArtefactCard) -> None:
         state = safetensors.torch.load(payload)
     except safetensors.SafetensorError as error:
         raise InputError(f"{path} cannot be read ({error}).") from error
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
+    own = _without_aliases(model)
+    if state.keys() != own.keys() or any(state[name].shape != own[name].shape for name in own):
         raise InputError(
             f"The weights in {path} do not fit the {card.kind} that model.json describes. "
             "Copy the whole folder again, or train the model again."
-        ) from error
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+def _without_aliases(model: nn.Module) -> dict[str, torch.Tensor]:
+    """State by name, each tensor once: a module that stands in two places has two names."""
+    state: dict[str, torch.Tensor] = {}
+    seen = set()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            state[name] = tensor
+    return state
 
 
 def save_training_state(path: Path, tensors: Mapping[str, torch.Tensor], step: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 from typing import Literal
 
@@ -60,3 +61,11 @@ def device_summary() -> str:
     if here.device.type == "cpu":
         return f"cpu, {torch.get_num_threads()} threads, {best_precision()}"
     return f"{torch.cuda.get_device_name(here.device)}, {best_precision()}"
+
+
+def memory_bytes() -> int:
+    """Of the device: a GPU's, or the machine's, whether it is free or not."""
+    here = fabric()
+    if here.device.type == "cuda":
+        return int(torch.cuda.get_device_properties(here.device).total_memory)
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

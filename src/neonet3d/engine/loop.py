@@ -11,6 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ from neonet3d.config import LoopConfig
 from neonet3d.engine.artefact import load_training_state, save_training_state
 from neonet3d.engine.device import fabric
 from neonet3d.engine.progress import progress
+from neonet3d.engine.stopping import EarlyStopping
 from neonet3d.errors import RunError
 
 CHECKPOINT_SECONDS = 15.0
@@ -60,6 +62,7 @@ def train_loop(
     folder: Path,
     seed: int,
     description: str,
+    stopping: EarlyStopping | None = None,
 ) -> float:
     """Minimise ``objective(*batch)`` and leave the averaged weights (EMA) in it.
 
@@ -69,9 +72,10 @@ def train_loop(
         draw_batch: draws a batch with the generator it is given.
         folder: state is kept here (``.state.safetensors``) until ``remove_training_state``; losses
             are appended to ``log.jsonl``.
+        stopping: scores the averaged weights every so often; the best are what is left.
 
     Returns:
-        Mean loss over the last tenth of the steps, of this call or of those before it.
+        Mean loss over the last tenth of the steps that ran, of this call or of those before it.
 
     Raises:
         RunError: the loss is not finite.
@@ -87,7 +91,7 @@ def train_loop(
     wrapped, optimizer = here.setup(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trainable}
     state_path = folder / ".state.safetensors"
-    first, recent = _resume(state_path, objective, trainable, average, optimizer)
+    first, recent = _resume(state_path, objective, trainable, average, optimizer, stopping)
     tail = max(1, config.steps // 10)
     log = folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +100,8 @@ def train_loop(
     saved = time.monotonic()
     with progress(description, config.steps, completed=first) as advance:
         for step in range(first, config.steps):
+            if stopping is not None and stopping.exhausted:
+                break
             torch.manual_seed(step_seed(seed, step))
             generator = torch.Generator().manual_seed(step_seed(seed + 1, step))
             batch = [here.to_device(part) for part in draw_batch(generator)]
@@ -120,22 +126,51 @@ def train_loop(
                 torch._foreach_lerp_(
                     list(average.values()), [p.detach() for _, p in trainable], 1 - decay
                 )
-            if step >= config.steps - tail:
-                recent.append(value)
+            recent = [*recent[-(tail - 1) :], value] if tail > 1 else [value]
             advance(note=f"loss {value:.4f}")
-            if (step + 1) % max(1, config.steps // 50) == 0:
-                with log.open("a") as stream:
-                    record = {"stage": description, "step": step + 1, "loss": round(value, 6)}
-                    stream.write(json.dumps(record) + "\n")
+            record = {"stage": description, "step": step + 1, "loss": round(value, 6)}
+            if stopping is not None and (step + 1) % stopping.every == 0:
+                with _holding(objective, trainable, average):
+                    score = stopping.score()
+                stopping.record(score, step + 1, average)
+                _log(log, record | {"validation": round(score, 6)})
+            elif (step + 1) % max(1, config.steps // 50) == 0:
+                _log(log, record)
             if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                _save(state_path, objective, trainable, average, optimizer, recent, step + 1)
+                _save(
+                    state_path, objective, trainable, average, optimizer, recent, stopping, step + 1
+                )
                 saved = time.monotonic()
 
-    with torch.no_grad():
-        for name, parameter in trainable:
-            parameter.copy_(average[name])
+    _copy(trainable, stopping.weights if stopping is not None and stopping.weights else average)
     objective.eval()
     return sum(recent) / len(recent)
+
+
+@contextmanager
+def _holding(
+    objective: nn.Module, trainable: list[tuple[str, nn.Parameter]], weights: dict[str, Tensor]
+) -> Iterator[None]:
+    """The objective with other weights, evaluated and not trained, for a while."""
+    own = {name: parameter.detach().clone() for name, parameter in trainable}
+    _copy(trainable, weights)
+    objective.eval()
+    try:
+        yield
+    finally:
+        _copy(trainable, own)
+        objective.train()
+
+
+def _copy(trainable: list[tuple[str, nn.Parameter]], weights: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in trainable:
+            parameter.copy_(weights[name])
+
+
+def _log(path: Path, record: dict[str, object]) -> None:
+    with path.open("a") as stream:
+        stream.write(json.dumps(record) + "\n")
 
 
 def remove_training_state(folder: Path) -> None:
@@ -158,6 +193,7 @@ def _save(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
     recent: list[float],
+    stopping: EarlyStopping | None,
     step: int,
 ) -> None:
     tensors: dict[str, Tensor] = {f"weight/{name}": p for name, p in trainable}
@@ -167,6 +203,8 @@ def _save(
         f"moment/{key}/{name}": value for name, key, value in _named_moments(trainable, optimizer)
     }
     tensors["recent_losses"] = torch.tensor(recent, dtype=torch.float64)
+    if stopping is not None:
+        tensors |= stopping.state()
     save_training_state(path, tensors, step)
 
 
@@ -176,6 +214,7 @@ def _resume(
     trainable: list[tuple[str, nn.Parameter]],
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
+    stopping: EarlyStopping | None,
 ) -> tuple[int, list[float]]:
     """Restore a state if there is one; returns the step to go on from and the recent losses."""
     if not path.is_file():
@@ -190,4 +229,6 @@ def _resume(
                 optimizer.state[parameter][key] = value if key == "step" else value.to(parameter)
         for name, buffer in objective.named_buffers():
             buffer.copy_(tensors[f"buffer/{name}"])
+    if stopping is not None:
+        stopping.restore(tensors)
     return step, tensors["recent_losses"].tolist()

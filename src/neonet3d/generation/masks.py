@@ -1,8 +1,7 @@
 """The mask bank: a training mask, deformed as another patient's anatomy might be.
 
 A random affine (rotation, scale) and a smooth elastic field move the label map; the result is
-accepted only if the tumour keeps its topology and most of its volume (after MAISI's recipe, field
-notes 2).
+accepted only if the tumour keeps its topology and most of its volume (after MAISI's recipe).
 """
 
 from __future__ import annotations

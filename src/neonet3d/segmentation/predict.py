@@ -15,11 +15,11 @@ from torch import nn
 from neonet3d.cohort.cohort import Case
 from neonet3d.cohort.geometry import Grid, Window, resample_image
 from neonet3d.cohort.volume import Volume, write_atomically
-from neonet3d.config import SegmenterConfig
+from neonet3d.config import SegmenterPlan
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.engine.progress import progress
-from neonet3d.segmentation.network import HaarUNet, size_multiple
+from neonet3d.segmentation.networks import SegmentationNetwork, size_multiple
 from neonet3d.types import ImageArray
 
 OVERLAP = 0.25
@@ -55,7 +55,7 @@ class Segmenter:
     def load(cls, folder: Path | str) -> Segmenter:
         folder = Path(folder)
         card = read_card(folder, kind="Segmenter")
-        network = HaarUNet(card.settings(SegmenterConfig), len(card.classes))
+        network = SegmentationNetwork(plan_of(card), len(card.classes))
         load_weights(folder, network, card)
         fabric().to_device(network)
         return cls(network.eval(), card)
@@ -66,7 +66,7 @@ class Segmenter:
         here, card = fabric(), self.card
         assert card.normaliser is not None  # train_segmenter always sets it
         spacing = np.array(card.grid.spacing_mm)
-        multiple = size_multiple(card.settings(SegmenterConfig))
+        multiple = np.array(size_multiple(plan_of(card)))
         extent = np.array(image.shape) * np.array(image.spacing_mm)
         # Instance norms know patches of the training size: a smaller scan is padded to one.
         voxels = np.ceil(np.round(extent / spacing, 3) / multiple) * multiple
@@ -115,3 +115,8 @@ def _back(probability: np.ndarray, window: Window, scan: Volume) -> np.ndarray:
     inverse = Window((x, y, z), Grid(scan.shape, scan.spacing_mm))
     affine = window.affine(scan)
     return np.stack([resample_image(Volume(channel, affine), inverse) for channel in probability])
+
+
+def plan_of(card: ArtefactCard) -> SegmenterPlan:
+    """The sizes that a segmenter was built with."""
+    return SegmenterPlan.model_validate(card.parts["plan"])
