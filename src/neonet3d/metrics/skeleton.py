@@ -26,10 +26,10 @@ def skeletonise(mask: Bool[np.ndarray, "x y z"], spacing_mm: Triple) -> Bool[np.
     """Thin a mask to curves by taking away simple voxels, those nearest to the surface first.
 
     A voxel is simple when neither the pieces of the mask nor those of the background around it
-    change without it, so that every piece keeps at least one voxel, and every ring its hole. Ends of
-    curves stay, unless the curve goes deeper from there: that is a spur from the surface. Depth is
-    in mm, so that the curve lies in the middle of the vessel and not of its voxels. Voxels of one
-    parity do not touch and go at once.
+    change without it, so that every piece keeps at least one voxel, and every ring its hole. The
+    ends of curves stay, unless the curve goes deeper from there: that is a spur from the surface.
+    Depth is in mm, so that the curve lies in the middle of the vessel and not of its voxels. Voxels
+    of one parity do not touch and go at once.
 
     Source: Bertrand & Malandain, Pattern Recognit. Lett. 15 (1994) 169 for simple voxels; Bertrand
     & Aktouf, SPIE 2356 (1995) 113 for the subfields; Pudney, CVIU 72 (1998) 404 for the order.
@@ -37,9 +37,10 @@ def skeletonise(mask: Bool[np.ndarray, "x y z"], spacing_mm: Triple) -> Bool[np.
     if not mask.any():
         return np.zeros_like(mask)
     kept = np.pad(mask, 1)
-    depth_mm = ndimage.distance_transform_edt(kept, sampling=spacing_mm)
-    assert isinstance(depth_mm, np.ndarray)
-    levels = np.ceil(depth_mm / min(spacing_mm) - 1e-6).astype(np.int32).reshape(-1)
+    depth_mm: Float[np.ndarray, "x y z"] = np.asarray(
+        ndimage.distance_transform_edt(kept, sampling=spacing_mm)
+    )
+    levels: Int[np.ndarray, " v"] = np.ceil(depth_mm.ravel() / min(spacing_mm) - 1e-6).astype(int)
     voxels = np.argwhere(kept)
     subfield = (voxels % 2 @ (4, 2, 1)).astype(int)
     places = np.ravel_multi_index(tuple(voxels.T), kept.shape)
