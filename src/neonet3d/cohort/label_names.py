@@ -89,5 +89,7 @@ def _content(extension: Nifti1Extension) -> bytes:
 
 def _colour(value: int) -> str:
     """A hue that is far from those of the labels beside it."""
-    parts = zip(("Red", "Green", "Blue"), colorsys.hsv_to_rgb(value * GOLDEN_ANGLE % 1, 0.8, 1), strict=True)
+    parts = zip(
+        ("Red", "Green", "Blue"), colorsys.hsv_to_rgb(value * GOLDEN_ANGLE % 1, 0.8, 1), strict=True
+    )
     return " ".join(f'{name}="{part:.3f}"' for name, part in parts) + ' Alpha="1"'

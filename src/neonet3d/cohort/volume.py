@@ -62,9 +62,7 @@ class Volume:
             raise ValueError(f"shape {data.shape} does not fit the grid {self.data.shape}")
         return replace(self, data=data)
 
-    def write(
-        self, path: Path, *, durable: bool = True, schema: LabelSchema | None = None
-    ) -> None:
+    def write(self, path: Path, *, durable: bool = True, schema: LabelSchema | None = None) -> None:
         """Write as NIfTI on the user's axes, atomically; ``.nii.gz`` is compressed (level 1).
 
         Args:
@@ -251,8 +249,14 @@ def _remap(values: np.ndarray, unknown: np.ndarray, n_classes: int) -> str:
     return f"Known are 0 to {n_classes - 1}; remap {ids} in the mask or add the classes."
 
 
-def require_same_grid(image: Volume, mask: Volume, *, name: str) -> None:
+def require_same_grid(
+    image: Volume, mask: Volume, *, name: str, called: tuple[str, str] = ("image", "its mask")
+) -> None:
     """Image and mask must lie on each other, in mm and not by index.
+
+    Args:
+        name: of the case.
+        called: what the two are, where they are not an image and its mask.
 
     Raises:
         InputError: when a corner of the volume differs by more than ``GRID_TOLERANCE_MM``.
@@ -260,8 +264,8 @@ def require_same_grid(image: Volume, mask: Volume, *, name: str) -> None:
     distance = corner_distance_mm(image, mask)
     if image.shape != mask.shape or distance > GRID_TOLERANCE_MM:
         raise InputError(
-            f"{name}: image is {_describe(image)} but its mask is {_describe(mask)}; corners lie "
-            f"{distance:.3g} mm apart. Re-export the mask on the image's grid."
+            f"{name}: {called[0]} is {_describe(image)} but {called[1]} is {_describe(mask)}; "
+            f"corners lie {distance:.3g} mm apart. Re-export the mask on the image's grid."
         )
 
 

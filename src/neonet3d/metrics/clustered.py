@@ -69,7 +69,8 @@ def wilson_patients(
 
     The interval is that of as many independent trials as the patients are worth: trials divided by
     the design effect (the variance of the share between patients over the binomial one, at least
-    1). Where all or none came out, that effect cannot be seen, and each patient counts as one trial.
+    1). Where all or none came out, that effect cannot be seen, and each patient counts as one
+    trial.
 
     Source: Rao & Scott, Biometrics 48 (1992) 577, for the effective numbers.
 

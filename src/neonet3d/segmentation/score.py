@@ -17,7 +17,6 @@ from neonet3d.metrics.overlap import dice
 from neonet3d.metrics.surface import surface_scores
 from neonet3d.types import LabelSchema
 
-TOLERANCE_MM = 2.0  # of the surface Dice: about a voxel of a liver MR (ours)
 LESION_CLASS = "tumour"
 VESSELS = ("vein", "veins", "vessel", "vessels", "artery", "arteries")
 
@@ -60,7 +59,7 @@ class CaseScore:
 
 def is_vessel(name: str) -> bool:
     """Whether a class is a vessel: its last word is vein, vessel or artery, or their plural."""
-    return name.lower().replace("-", "_").rpartition("_")[2] in VESSELS
+    return name.lower().replace("-", "_").replace(" ", "_").rpartition("_")[2] in VESSELS
 
 
 def score_case(

@@ -14,6 +14,11 @@ from neonet3d.metrics.clustered import bootstrap_patients, wilson_patients
 from neonet3d.metrics.interval import Interval
 from neonet3d.segmentation.score import LESION_CLASS, CaseScore
 
+COLUMNS = (
+    *("class", "measure", "unit", "n", "n_infinite", "n_undefined", "patients"),
+    *("mean", "mean_low", "mean_high", "median", "median_low", "median_high", "interval"),
+)
+
 
 @dataclass(frozen=True)
 class MeasureSummary:
@@ -124,10 +129,7 @@ def summary_csv(rows: Sequence[MeasureSummary]) -> str:
     """One row per class and measure; a mean, a median and their 95 % intervals."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        "class measure unit n n_infinite n_undefined patients mean mean_low mean_high median "
-        "median_low median_high interval".split()
-    )
+    writer.writerow(COLUMNS)
     for row in rows:
         ends = [
             f"{value:.6g}"
