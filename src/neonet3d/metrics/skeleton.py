@@ -43,7 +43,7 @@ def skeletonise(mask: Bool[np.ndarray, "x y z"], spacing_mm: Triple) -> Bool[np.
     levels: Int[np.ndarray, " v"] = np.ceil(depth_mm.ravel() / min(spacing_mm) - 1e-6).astype(int)
     voxels = np.argwhere(kept)
     subfield = voxels % 2 @ np.array([4, 2, 1])
-    places = np.ravel_multi_index(tuple(voxels.T), kept.shape)
+    places = np.asarray(np.ravel_multi_index(tuple(voxels.T), kept.shape))
     around = STEPS @ np.array([kept.shape[1] * kept.shape[2], kept.shape[2], 1])
     flat = kept.reshape(-1)
     for depth in range(1, int(levels.max()) + 1):
