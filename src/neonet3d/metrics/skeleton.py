@@ -19,7 +19,7 @@ _N18 = np.abs(STEPS).sum(1) <= 2
 _N6 = np.abs(STEPS).sum(1) == 1
 TOUCH_26 = (_APART.max(2) <= 1).astype(np.float32)
 TOUCH_6 = ((_APART.sum(2) == 1) & _N18[:, None] & _N18[None]).astype(np.float32)
-_PARITIES = np.array(list(product((0, 1), repeat=3)))
+N_PARITIES = 8
 
 
 def skeletonise(mask: Bool[np.ndarray, "x y z"], spacing_mm: Triple) -> Bool[np.ndarray, "x y z"]:
@@ -36,7 +36,8 @@ def skeletonise(mask: Bool[np.ndarray, "x y z"], spacing_mm: Triple) -> Bool[np.
     """
     if not mask.any():
         return np.zeros_like(mask)
-    kept = np.pad(mask, 1)
+    box = ndimage.find_objects(mask.astype(np.uint8))[0]
+    kept = np.pad(mask[box], 1)
     depth_mm: Float[np.ndarray, "x y z"] = np.asarray(
         ndimage.distance_transform_edt(kept, sampling=spacing_mm)
     )
@@ -46,24 +47,28 @@ def skeletonise(mask: Bool[np.ndarray, "x y z"], spacing_mm: Triple) -> Bool[np.
     places = np.asarray(np.ravel_multi_index(tuple(voxels.T), kept.shape))
     around = STEPS @ np.array([kept.shape[1] * kept.shape[2], kept.shape[2], 1])
     flat = kept.reshape(-1)
+    stale = np.ones_like(flat)  # a voxel is looked at again when one beside it has gone
     for depth in range(1, int(levels.max()) + 1):
-        here = levels[places] <= depth
-        groups = [places[here & (subfield == parity)] for parity in range(len(_PARITIES))]
+        here = flat[places] & (levels[places] <= depth)
+        groups = [places[here & (subfield == parity)] for parity in range(N_PARITIES)]
         changed = True
         while changed:
             changed = False
-            for parity, group in enumerate(groups):
-                group = group[flat[group]]
-                beside = group[:, None] + around
+            for group in groups:
+                looked_at = group[flat[group] & stale[group]]
+                stale[looked_at] = False
+                beside = looked_at[:, None] + around
                 neighbours = flat[beside]
                 ends = (neighbours.sum(1) == 1) & (
-                    (levels[beside] * neighbours).max(1) <= levels[group]
+                    (levels[beside] * neighbours).max(1) <= levels[looked_at]
                 )
-                gone = group[~ends & _simple(neighbours)]
+                gone = looked_at[~ends & _simple(neighbours)]
                 flat[gone] = False
-                groups[parity] = group
+                stale[gone[:, None] + around] = True
                 changed |= len(gone) > 0
-    return kept[1:-1, 1:-1, 1:-1]
+    skeleton = np.zeros_like(mask)
+    skeleton[box] = kept[1:-1, 1:-1, 1:-1]
+    return skeleton
 
 
 def _simple(neighbours: Bool[np.ndarray, "n 26"]) -> Bool[np.ndarray, " n"]:
