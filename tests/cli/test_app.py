@@ -20,6 +20,7 @@ COMMANDS = {
     ("cohort", "import"),
     ("cohort", "check"),
     ("segment", "train"),
+    ("segment", "evaluate"),
     ("segment", "predict"),
     ("generate", "train"),
     ("generate", "sample"),

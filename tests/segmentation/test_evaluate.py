@@ -82,7 +82,7 @@ def test_other_names_in_a_header_are_refused(cohort: Cohort, tmp_path: Path) -> 
     mask.write(masks["case_000"], schema=LabelSchema(("background", "Liver", "tumour")))
     assert score_cases(cohort, masks, tolerance_mm=1)[0].classes["liver"].dice == 1
     mask.write(masks["case_000"], schema=LabelSchema(("background", "tumour", "liver")))
-    with pytest.raises(InputError, match="calls the value 1 'tumour'.* it is 'liver'"):
+    with pytest.raises(InputError, match=r"calls the value 1 'tumour'.* it is 'liver'"):
         score_cases(cohort, masks, tolerance_mm=1)
 
 
@@ -96,7 +96,7 @@ def test_classes_that_the_folder_declares(cohort: Cohort, tmp_path: Path, name: 
     declare({"background": 0, "Liver": 1, "tumour": 2})
     require_same_classes(tmp_path, cohort.schema)
     declare({"background": 0, "tumour": 1, "liver": 2})
-    with pytest.raises(InputError, match="names the classes .* but the cohort has"):
+    with pytest.raises(InputError, match=r"names the classes .* but the cohort has"):
         require_same_classes(tmp_path, cohort.schema)
     (tmp_path / name).write_text("no json")
     with pytest.raises(InputError, match="does not say which classes"):
