@@ -21,6 +21,7 @@ COMMANDS = {
     ("cohort", "check"),
     ("segment", "plan"),
     ("segment", "train"),
+    ("segment", "evaluate"),
     ("segment", "predict"),
     ("generate", "train"),
     ("generate", "sample"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 import yaml
 
 from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.nifti import read_label_names
 from neonet3d.cohort.volume import corner_distance_mm, read_label_map
 from neonet3d.engine.artefact import read_card
 
@@ -60,6 +63,8 @@ def test_held_out_scans_are_segmented_on_their_own_grid(
     assert found["cases"] == 4
     assert set(found["dice"]) <= {"liver", "tumour"}
     assert all(interval["n"] <= 4 for interval in found["dice"].values())
+    for name in ("metrics.csv", "summary.csv"):
+        assert (tmp_path / "masks" / name).is_file()
     written = sorted((tmp_path / "masks").glob("*.nii.gz"))
     assert len(written) == 4
     assert json.loads((tmp_path / "masks" / "labels.json").read_text()) == {
@@ -70,6 +75,7 @@ def test_held_out_scans_are_segmented_on_their_own_grid(
     for path in written:
         image = scans[path.name.removesuffix(".nii.gz")].read_image()
         mask = read_label_map(path, n_classes=3)
+        assert read_label_names(path) == {1: "liver", 2: "tumour"}
         assert mask.shape == image.shape
         assert corner_distance_mm(mask, image) < 1e-3
 
@@ -85,6 +91,63 @@ def test_a_segmenter_is_not_judged_on_its_training_scans(
     assert len(list((tmp_path / "all").glob("*.nii.gz"))) == 8
     assert everyone["dice"] == held_out["dice"]
     assert "4 of them trained the model" in run(*command, tmp_path / "said").stdout
+
+
+def test_a_model_of_other_classes_is_not_scored_and_says_so(
+    run: Callable[..., Any], scans: Cohort, trained: Any, tmp_path: Path
+) -> None:
+    shutil.copytree(scans.root, tmp_path / "scans")
+    path = tmp_path / "scans" / "dataset.json"
+    path.write_text(path.read_text().replace('"tumour"', '"cyst"'))
+    command = ("segment", "predict", trained.segmenter, tmp_path / "scans", tmp_path / "masks")
+    assert "None was scored: the model's classes are" in run(*command).stdout
+
+
+def test_masks_of_a_folder_are_evaluated(
+    run: Callable[..., Any], scans: Cohort, tmp_path: Path
+) -> None:
+    """All masks as they are, but for one whose tumour was missed."""
+    masks = tmp_path / "masks"
+    for index, case in enumerate(scans):
+        mask = case.read_mask()
+        assert mask is not None
+        missed = mask.with_data(np.minimum(mask.data, 1)) if index == 0 else mask
+        missed.write(masks / f"{case.name}.nii.gz")
+    found = run("segment", "evaluate", scans.root, masks, "--json").json()
+    assert (found["scored"], found["without_reference"], found["tolerance_mm"]) == (8, 0, 2)
+    assert found["dice"]["tumour"]["value"] == pytest.approx(7 / 8)
+    assert found["hd95_mm"]["tumour"]["value"] == 0
+    assert found["hd95_mm"]["tumour"]["infinite"] == 1
+    assert found["lesion_sensitivity"]["tumour"]["n_positive"] == 7
+    assert found["false_findings"]["tumour"]["value"] == 0
+    rows = list(csv.DictReader((masks / "metrics.csv").read_text().splitlines()))
+    assert [row["tumour_hd95_mm"] for row in rows] == ["inf", *["0"] * 7]
+    assert (masks / "summary.csv").is_file()
+
+    command = ("segment", "evaluate", scans.root, masks, "--out", tmp_path / "elsewhere")
+    said = run(*command, "--tolerance-mm", 3, "--fold", "0/2").stdout
+    assert "surface Dice at 3 mm" in said
+    assert "4 scans of 4 patients" in said
+    rows = list(csv.DictReader((tmp_path / "elsewhere" / "metrics.csv").read_text().splitlines()))
+    assert len(rows) == 4
+    said = run(*command).stdout
+    assert "(1 infinite)" in said
+    assert "Tumours: 7 of 8 found" in said
+    assert "Findings that are no tumour: 0" in said
+
+
+def test_what_cannot_be_evaluated_is_a_sentence(
+    run: Callable[..., Any], scans: Cohort, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run("segment", "evaluate", scans.root, tmp_path / "empty")
+    assert done.status == 2
+    assert "lacks the masks of 8 of 8 cases" in done.stderr
+    shutil.copytree(scans.root, tmp_path / "scans")
+    shutil.rmtree(tmp_path / "scans" / "labelsTr")
+    done = run("segment", "evaluate", tmp_path / "scans", tmp_path / "empty")
+    assert done.status == 2
+    assert "None of the 8 cases" in done.stderr
 
 
 @pytest.mark.parametrize("predicted", [False, True])

@@ -1,4 +1,4 @@
-"""neonet3d segment and crop: NeoSeg and TLCR."""
+"""neonet3d segment and crop: NeoSeg, TLCR, and how good masks are."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from neonet3d.cli.options import (
     Seed,
     SplitsFile,
     cases_to_apply,
-    interval_json,
-    interval_text,
     resolve,
     show,
-    show_table,
     training_fold,
 )
+from neonet3d.cli.scores import TOLERANCE_MM, show_scores
 
-app = typer.Typer(help="NeoSeg: train a segmenter, predict masks.", no_args_is_help=True)
+app = typer.Typer(
+    help="NeoSeg: train a segmenter, predict masks, score masks.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -125,68 +125,84 @@ def predict(
 ) -> None:
     """Write OUT/<case>.nii.gz for each case, on the case's own grid.
 
-    Where masks exist, OUT/metrics.csv says how good each is: Dice, 95 % Hausdorff distance, surface
-    Dice at 2 mm, volume error, tumours found.
+    Where masks exist, they are scored as by 'neonet3d segment evaluate': OUT/metrics.csv holds each
+    case, OUT/summary.csv each class.
     """
-    from neonet3d.cohort.volume import write_atomically
+    from neonet3d.segmentation.evaluate import score_cases
     from neonet3d.segmentation.predict import Segmenter, predict_cases
-    from neonet3d.segmentation.score import as_csv, mean_of, score_case, sensitivity
 
     segmenter = Segmenter.load(model)
     cases = cases_to_apply(cohort, fold, seed or 0, splits)
     written = predict_cases(segmenter, cases, out)
-    predicted = cases.with_overlaid_masks(written)
-    schema = segmenter.card.schema_
-    scores = []
-    seen = 0
-    if cases.schema.names == segmenter.card.classes:
-        for case, reference in zip(predicted, cases, strict=True):
-            drawn, found = reference.read_mask(), case.read_mask()
-            if drawn is None or found is None:
-                continue
-            if reference.digest() in segmenter.card.training_cases:
-                seen += 1
-            else:
-                scores.append(score_case(case.name, found, drawn, schema))
-    means = {}
-    if scores:
-        write_atomically(out / "metrics.csv", as_csv(scores).encode())
-        judged = [n for n in scores[0].classes if any(s.classes[n].dice >= 0 for s in scores)]
-        means = {
-            measure: {name: mean_of(scores, name, measure, seed=seed or 0) for name in judged}
-            for measure in ("dice", "hd95_mm", "surface_dice")
-        }
-    found_share = sensitivity(scores)
-    n_false = sum(score.lesions.n_false for score in scores if score.lesions)
-    if means and not as_json:
-        show_table(
-            ("class", "Dice [95 % bootstrap]", "HD95 in mm", "surface Dice at 2 mm"),
-            [
-                (name, *(interval_text(means[measure][name]) for measure in means))
-                for name in means["dice"]
-            ],
+    same = cases.schema.names == segmenter.card.classes
+    drawn = [case for case in cases if case.mask_path is not None] if same else []
+    judged = [case for case in drawn if case.digest() not in segmenter.card.training_cases]
+    seen = len(drawn) - len(judged)
+    result: dict[str, object] = {"dice": {}}
+    if judged:
+        scores = score_cases(cases.subset(judged), written, tolerance_mm=TOLERANCE_MM)
+        result = show_scores(
+            scores, out, tolerance_mm=TOLERANCE_MM, seed=seed or 0, as_json=as_json
         )
-        if found_share is not None:
-            typer.echo(
-                f"Tumours: {found_share.n_positive} of {found_share.n} found, "
-                f"{found_share.value:.3f} [{found_share.low:.3f}, {found_share.high:.3f}]; "
-                f"{n_false} findings that are none, in {len(scores)} scans."
-            )
+    sentence = f"{out}: masks of {len(cases)} cases."
+    if seen:
+        sentence += f" {seen} of them trained the model and are not in the Dice."
+    if not same:
+        sentence += (
+            f" None was scored: the model's classes are {list(segmenter.card.classes)}, the "
+            f"cohort's {list(cases.schema.names)}."
+        )
     show(
-        {
-            "out": str(out),
-            "cases": len(cases),
-            "training_cases_not_judged": seen,
-            "tumours_found": None if found_share is None else interval_json(found_share),
-            "false_findings": n_false,
-        }
-        | {
-            measure: {name: interval_json(interval) for name, interval in of.items()}
-            for measure, of in (means or {"dice": {}}).items()
-        },
+        {"out": str(out), "cases": len(cases), "training_cases_not_judged": seen} | result,
         as_json=as_json,
-        sentence=f"{out}: masks of {len(cases)} cases."
-        + (f" {seen} of them trained the model and are not in the Dice." if seen else ""),
+        sentence=sentence,
+    )
+
+
+@app.command()
+def evaluate(
+    cohort: CohortPath,
+    masks: Annotated[
+        Path, typer.Argument(help="Folder of masks: <case>.nii.gz.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the two tables; MASKS by default.", show_default=False),
+    ] = None,
+    tolerance_mm: Annotated[
+        float, typer.Option(help="Distance that the surface Dice forgives.", min=0)
+    ] = TOLERANCE_MM,
+    fold: FoldChoice = None,
+    splits: SplitsFile = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score masks of any tool (nnU-Net's output included) against the cohort's.
+
+    Dice, clDice of vessels, 95 % Hausdorff distance, surface Dice, volume error and tumours found:
+    each case in metrics.csv, each class in summary.csv with intervals over patients.
+    """
+    from neonet3d.errors import InputError
+    from neonet3d.segmentation.evaluate import find_masks, require_same_classes, score_cases
+
+    cases = cases_to_apply(cohort, fold, seed or 0, splits)
+    drawn = cases.subset(case for case in cases if case.mask_path is not None)
+    if not len(drawn):
+        raise InputError(
+            f"None of the {len(cases)} cases of {cohort} has a mask in labelsTr to compare with. "
+            "Draw some first."
+        )
+    found = find_masks(masks, drawn.cases)
+    require_same_classes(masks, drawn.schema)
+    scores = score_cases(drawn, found, tolerance_mm=tolerance_mm)
+    folder = out or masks
+    result = show_scores(scores, folder, tolerance_mm=tolerance_mm, seed=seed or 0, as_json=as_json)
+    without = len(cases) - len(drawn)
+    show(
+        {"out": str(folder), "cases": len(cases), "without_reference": without} | result,
+        as_json=as_json,
+        sentence=f"{folder}: metrics.csv and summary.csv of {len(drawn)} cases."
+        + (f" {without} more have no reference mask." if without else ""),
     )
 
 

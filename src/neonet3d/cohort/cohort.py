@@ -174,7 +174,8 @@ class CohortWriter:
         self.add_written(name, outcome=outcome, participant=participant, extra=extra)
         image.write(self.root / "imagesTr" / f"{name}_0000.nii.gz", durable=self.durable)
         if mask is not None:
-            mask.write(self.root / "labelsTr" / f"{name}.nii.gz", durable=self.durable)
+            path = self.root / "labelsTr" / f"{name}.nii.gz"
+            mask.write(path, durable=self.durable, schema=self.schema)
 
     def add_written(
         self,

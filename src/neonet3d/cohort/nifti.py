@@ -14,6 +14,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 
+from neonet3d.cohort.label_names import LABEL_INTENT, is_label_table, label_names
 from neonet3d.cohort.stream import (
     OversizedStreamError,
     StreamError,
@@ -62,7 +63,8 @@ class HeaderNotes:
         places_apart_mm: farthest distance of a corner by qform and by sform; None without both.
         misleading_spacing_mm: the header's voxel size where the affine, which is read, has another.
         singleton_axes: the file has axes of length 1 behind the third.
-        text: fields that hold free text, by name; never what they hold.
+        text: fields that hold free text, by name; never what they hold. A table of label names as
+            this package writes it is none.
     """
 
     places_apart_mm: float | None
@@ -109,7 +111,10 @@ def note_header(file: NiftiFile) -> HeaderNotes:
     # NIfTI-2 has fewer fields.
     fields = [field for field in TEXT_FIELDS if field in header.keys()]  # noqa: SIM118
     text = [field for field in fields if bytes(header[field]).strip(b"\0 ")]
-    if len(header.extensions):
+    code, _, intent = header.get_intent("code")
+    if (code, intent) == LABEL_INTENT:
+        text.remove("intent_name")
+    if not all(is_label_table(extension) for extension in header.extensions):
         text.append("an extension")
     return HeaderNotes(
         places_apart_mm=apart,
@@ -117,6 +122,16 @@ def note_header(file: NiftiFile) -> HeaderNotes:
         singleton_axes=len(file.image.shape) > 3,
         text=tuple(text),
     )
+
+
+def read_label_names(path: Path, *, name: str | None = None) -> dict[int, str] | None:
+    """Value and name of each class of a mask, where its header names them; else None.
+
+    Raises:
+        InputError: as ``read_nifti``, and for a table of names that is damaged.
+    """
+    name = name or path.name
+    return label_names(read_nifti(path, name).image.header.extensions, name)
 
 
 def corners_mm(affine: Affine, shape: Shape) -> np.ndarray:

@@ -15,10 +15,11 @@ import nibabel as nib
 import numpy as np
 from nibabel import orientations
 
+from neonet3d.cohort.label_names import LABEL_INTENT, label_table
 from neonet3d.cohort.nifti import NiftiFile, corners_mm, farthest_corner_mm, read_nifti
 from neonet3d.cohort.stream import deflate
 from neonet3d.errors import InputError
-from neonet3d.types import Affine, ImageArray, LabelMap, Shape, Triple
+from neonet3d.types import Affine, ImageArray, LabelMap, LabelSchema, Shape, Triple
 
 GRID_TOLERANCE_MM = 1e-3  # image and mask may differ by less than this at a corner
 LABEL_TOLERANCE = 1e-3  # how far from a whole number a mask's value may be
@@ -61,8 +62,13 @@ class Volume:
             raise ValueError(f"shape {data.shape} does not fit the grid {self.data.shape}")
         return replace(self, data=data)
 
-    def write(self, path: Path, *, durable: bool = True) -> None:
-        """Write as NIfTI on the user's axes, atomically; ``.nii.gz`` is compressed (level 1)."""
+    def write(self, path: Path, *, durable: bool = True, schema: LabelSchema | None = None) -> None:
+        """Write as NIfTI on the user's axes, atomically; ``.nii.gz`` is compressed (level 1).
+
+        Args:
+            durable: see ``write_atomically``.
+            schema: classes of a label map; their names go into the header, for viewers.
+        """
         back = orientations.ornt_transform(
             orientations.axcodes2ornt(("R", "A", "S")), orientations.axcodes2ornt(self.user_axes)
         )
@@ -75,6 +81,10 @@ class Volume:
         if farthest_corner_mm(image.get_qform() - affine, data.shape) > GRID_TOLERANCE_MM:
             # A quaternion in float32 cannot say this affine (next to 180 degrees, slight shear).
             image.set_qform(affine, code=0)
+        if schema is not None:
+            code, name = LABEL_INTENT
+            image.header.set_intent(code, name=name)
+            image.header.extensions.append(label_table(schema))
         payload = image.to_bytes()
         if path.name.endswith(".gz"):
             payload = deflate(payload)
@@ -239,8 +249,14 @@ def _remap(values: np.ndarray, unknown: np.ndarray, n_classes: int) -> str:
     return f"Known are 0 to {n_classes - 1}; remap {ids} in the mask or add the classes."
 
 
-def require_same_grid(image: Volume, mask: Volume, *, name: str) -> None:
+def require_same_grid(
+    image: Volume, mask: Volume, *, name: str, called: tuple[str, str] = ("image", "its mask")
+) -> None:
     """Image and mask must lie on each other, in mm and not by index.
+
+    Args:
+        name: of the case.
+        called: what the two are, where they are not an image and its mask.
 
     Raises:
         InputError: when a corner of the volume differs by more than ``GRID_TOLERANCE_MM``.
@@ -248,8 +264,8 @@ def require_same_grid(image: Volume, mask: Volume, *, name: str) -> None:
     distance = corner_distance_mm(image, mask)
     if image.shape != mask.shape or distance > GRID_TOLERANCE_MM:
         raise InputError(
-            f"{name}: image is {_describe(image)} but its mask is {_describe(mask)}; corners lie "
-            f"{distance:.3g} mm apart. Re-export the mask on the image's grid."
+            f"{name}: {called[0]} is {_describe(image)} but {called[1]} is {_describe(mask)}; "
+            f"corners lie {distance:.3g} mm apart. Re-export the mask on the image's grid."
         )
 
 

@@ -136,11 +136,21 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Interval:
             f"A share needs 1 or more trials and 0 to n successes, but got {successes} of {n}. "
             "Check that the selection is not empty."
         )
-    z = normal_quantile(confidence)
     share = successes / n
+    low, high = wilson_ends(share, n, confidence)
+    return Interval(share, low, high, n, successes, f"Wilson score, {confidence:.0%}")
+
+
+def wilson_ends(share: float, n: float, confidence: float) -> tuple[float, float]:
+    """Both ends of Wilson's interval for a share of ``n`` trials, which need not be whole.
+
+    Raises:
+        InputError: ``confidence`` is not strictly between 0 and 1.
+    """
+    z = normal_quantile(confidence)
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     # At 0 and at n the ends are 0 and 1 in exact arithmetic; rounding must not move them inwards.
-    low = 0.0 if successes == 0 else float(centre - half)
-    high = 1.0 if successes == n else float(centre + half)
-    return Interval(share, low, high, n, successes, f"Wilson score, {confidence:.0%}")
+    low = 0.0 if share == 0 else float(centre - half)
+    high = 1.0 if share == 1 else float(centre + half)
+    return low, high

@@ -22,11 +22,13 @@ class LesionCount:
         n_reference: Lesions that are there.
         n_found: Of these, how many a finding overlaps enough.
         n_false: Findings that overlap no lesion enough.
+        dice: Dice of each lesion that was found with the finding it was matched to.
     """
 
     n_reference: int
     n_found: int
     n_false: int
+    dice: tuple[float, ...]
 
 
 def count_lesions(
@@ -34,8 +36,12 @@ def count_lesions(
 ) -> LesionCount:
     """Match connected components (26 neighbours) by intersection over union.
 
-    Each finding and each lesion is matched at most once, best overlap first. A scan without lesions
-    has no sensitivity, only false findings; sum the counts over scans before dividing.
+    Each finding and each lesion is matched at most once, best overlap first. So a finding over two
+    lesions has found one of them and missed the other; a lesion found in two parts is found once,
+    and its second part is a false finding. Every component counts, however small.
+
+    A scan without lesions has no sensitivity, only false findings; sum the counts over scans before
+    dividing. Empty masks: no findings, no lesions, nothing to match.
 
     Args:
         prediction: Mask of the findings.
@@ -51,14 +57,17 @@ def count_lesions(
         )
     found, n_found = ndimage.label(prediction, TOUCHING)
     real, n_real = ndimage.label(reference, TOUCHING)
-    shared = np.zeros((n_found + 1, n_real + 1))
-    np.add.at(shared, (found.ravel(), real.ravel()), 1)
-    union = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True) - shared
-    overlap = (shared / np.maximum(union, 1))[1:, 1:]
-    matched = 0
+    inside = (found > 0) | (real > 0)
+    pairs = found[inside].astype(np.int64) * (n_real + 1) + real[inside]
+    shared = np.bincount(pairs, minlength=(n_found + 1) * (n_real + 1))
+    shared = shared.reshape(n_found + 1, n_real + 1)
+    sizes = shared.sum(1, keepdims=True) + shared.sum(0, keepdims=True)
+    shared, sizes = shared[1:, 1:], sizes[1:, 1:]
+    overlap = shared / (sizes - shared)
+    dice = []
     while overlap.size and overlap.max() >= LEAST_OVERLAP:
         finding, lesion = np.unravel_index(int(overlap.argmax()), overlap.shape)
+        dice.append(float(2 * shared[finding, lesion] / sizes[finding, lesion]))
         overlap[finding, :] = 0
         overlap[:, lesion] = 0
-        matched += 1
-    return LesionCount(n_real, matched, n_found - matched)
+    return LesionCount(n_real, len(dice), n_found - len(dice), tuple(dice))

@@ -44,9 +44,9 @@ def surface_scores(
     so choose a tolerance of a voxel or more.
 
     Empty masks: where neither map holds a class both are **nan**, which means leave out. Where only
-    one does, there is no surface to measure to: surface Dice is **0** and the distance is the
-    **diagonal of the grid**, the worst that the scan allows, so that a missed tumour is never
-    better than a bad one.
+    one does, there is no surface to measure to: surface Dice is **0** and the distance is
+    **infinite**, so that a missed tumour is worse than any that was found badly, whatever the size
+    of the scan. Average such distances by their median (``bootstrap_patients``).
 
     Source: Nikolov et al. 2018 (arXiv 1809.04430) for surface Dice and its areas.
 
@@ -65,9 +65,8 @@ def surface_scores(
         )
     if tolerance_mm < 0:
         raise InputError(f"The tolerance is {tolerance_mm} mm. Give 0 or more.")
-    diagonal = float(np.linalg.norm((np.array(reference.shape) - 1) * spacing_mm))
     return {
-        name: _score(prediction == value, reference == value, spacing_mm, tolerance_mm, diagonal)
+        name: _score(prediction == value, reference == value, spacing_mm, tolerance_mm)
         for name, value in labels.items()
     }
 
@@ -77,12 +76,11 @@ def _score(
     reference: Bool[np.ndarray, "x y z"],
     spacing_mm: Triple,
     tolerance_mm: float,
-    diagonal_mm: float,
 ) -> SurfaceScore:
     if not prediction.any() and not reference.any():
         return SurfaceScore(np.nan, np.nan)
     if not prediction.any() or not reference.any():
-        return SurfaceScore(diagonal_mm, 0.0)
+        return SurfaceScore(np.inf, 0.0)
     masks = [_batch(mask) for mask in _cut(prediction, reference)]
     with warnings.catch_warnings():
         # MONAI 1.5 calls its own function with an argument that it deprecates.

@@ -101,7 +101,8 @@ def predict_cases(segmenter: Segmenter, cases: Iterable[Case], folder: Path) -> 
     with progress("segmenting", len(cases)) as advance:
         for case in cases:
             path = folder / f"{case.name}.nii.gz"
-            segmenter.segment(case.read_image()).label_map.write(path)
+            found = segmenter.segment(case.read_image()).label_map
+            found.write(path, schema=segmenter.card.schema_)
             written[case.name] = path
             advance()
     names = segmenter.card.schema_.as_mapping()
