@@ -93,13 +93,14 @@ class SegmenterConfig(Section):
     """What the cohort's fingerprint does not decide; a null leaves the choice to it."""
 
     network: NetworkName
-    stem: bool
+    stem: bool | None
     spacing_mm: Triple | None
     patch: Shape | None
     channels: tuple[PositiveInt, ...] | None
     strides: tuple[Shape, ...] | None
     width: PositiveInt
     patch_voxels: PositiveInt
+    full_resolution_voxels: NonNegativeInt
     validation_share: float = Field(ge=0, lt=1)
     evaluations: PositiveInt
     patience: PositiveInt

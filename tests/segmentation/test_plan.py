@@ -32,14 +32,17 @@ def test_the_fingerprint_is_the_median_scan() -> None:
 
 def test_a_small_scan_is_one_patch() -> None:
     plan = make_plan(HIPPOCAMPUS, config("network=dynunet"))
+    assert not plan.stem
     assert plan.patch == (40, 56, 40)  # 35x50x35, up to multiples of 8
-    assert plan.channels == (32, 64, 128)
-    assert plan.strides == ((2, 2, 2), (2, 2, 2))
+    assert plan.channels == (16, 32, 64, 128)
+    assert plan.strides == ((2, 2, 2),) * 3
 
 
 def test_a_large_scan_gets_a_patch_of_equal_extent() -> None:
     plan = make_plan(LIVER, config("network=unet", "patch_voxels=450000"))
+    assert plan.stem
     assert plan.patch == (96, 96, 48)
+    assert plan.channels == (32, 64, 128, 256)
     # The thick axis is halved only once the others are as coarse.
     assert plan.strides == ((2, 2, 1), (2, 2, 2), (2, 2, 2))
 
@@ -48,11 +51,20 @@ def test_memory_bounds_the_patch() -> None:
     rich, poor = (
         Fingerprint(9, (1.0, 1.0, 1.0), (400.0, 400.0, 400.0), n * GIGABYTE) for n in (64, 1)
     )
-    settings = config("network=unet", "stem=false", "patch_voxels=4000000")
+    settings = config(
+        "network=unet", "width=32", "patch_voxels=4000000", "full_resolution_voxels=4000000"
+    )
     sizes = [make_plan(fingerprint, settings).patch for fingerprint in (rich, poor)]
     assert sizes[0] == (128, 128, 128)  # in multiples of 32
     # Half of 1 GiB at 64 bytes x 32 channels x 2 patches: 131,072 voxels, 50 per axis
     assert sizes[1] == (48, 48, 48)  # in multiples of 16
+
+
+def test_heavy_kernels_get_the_stem_earlier() -> None:
+    plans = {name: make_plan(HIPPOCAMPUS, config(f"network={name}")) for name in ("vnet", "unet")}
+    assert plans["vnet"].stem
+    assert plans["vnet"].patch == (64, 64, 64)
+    assert not plans["unet"].stem
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -79,6 +91,7 @@ def test_what_the_user_gives_stands() -> None:
             "patch=[30,40,20]",
             "channels=[8,8]",
             "strides=[[2,2,1]]",
+            "stem=true",
         ),
     )
     assert (plan.spacing_mm, plan.channels, plan.strides) == ((1, 1, 3), (8, 8), ((2, 2, 1),))
@@ -90,13 +103,21 @@ def test_what_the_user_gives_stands() -> None:
     [
         (("network=unet", "channels=[8,8]", "strides=[[2,2,2],[2,2,2]]"), "one stride fewer"),
         (("network=dynunet", "channels=[8,8]"), "needs 3 or more"),
-        (("network=vnet", "channels=[8,8,8,8,8]"), "levels that were published"),
-        (("network=segresnet", "strides=[[2,2,2]]"), "levels that were published"),
+        (("network=vnet", "channels=[8,8,8,8,8]"), "as published"),
+        (("network=segresnet", "strides=[[2,2,2]]"), "as published"),
     ],
 )
 def test_sizes_that_contradict(overrides: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         make_plan(LIVER, config(*overrides))
+
+
+@pytest.mark.parametrize("network", get_args(NetworkName))
+def test_a_plan_given_back_is_the_same_plan(network: str) -> None:
+    settings = config(f"network={network}")
+    plan = make_plan(LIVER, settings)
+    again = settings.model_copy(update=plan.model_dump())
+    assert make_plan(LIVER, again) == plan
 
 
 def test_channels_decide_the_depth() -> None:

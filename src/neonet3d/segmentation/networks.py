@@ -21,7 +21,7 @@ from neonet3d.types import Shape
 
 HAAR_BANDS = 8
 SEGRESNET_BLOCKS = (1, 2, 2, 4)  # of its encoder, as published
-VNET_LEVELS, VNET_WIDTH = 5, 16  # as published
+VNET_LEVELS, VNET_WIDTH, VNET_KERNEL = 5, 16, 5  # as published
 
 
 class SegmentationNetwork(nn.Module):

@@ -20,6 +20,7 @@ from neonet3d.errors import InputError
 from neonet3d.segmentation.networks import (
     HAAR_BANDS,
     SEGRESNET_BLOCKS,
+    VNET_KERNEL,
     VNET_LEVELS,
     VNET_WIDTH,
     size_multiple,
@@ -67,10 +68,10 @@ def make_plan(fingerprint: Fingerprint, config: SegmenterConfig) -> SegmenterPla
     spacing_mm = config.spacing_mm or fingerprint.spacing_mm
     if config.patch is not None:
         return _with_patch(config, spacing_mm, config.patch)
-    most = min(config.patch_voxels, _affordable_voxels(fingerprint.memory_bytes, config))
+    most = MEMORY_SHARE * fingerprint.memory_bytes / config.loop.batch_size
     for wanted in _patches(fingerprint, spacing_mm):
         plan = _with_patch(config, spacing_mm, wanted)
-        if math.prod(plan.patch) <= most:
+        if math.prod(plan.patch) <= config.patch_voxels and activation_bytes(plan) <= most:
             break
     return plan  # the least there is, where even that is more than wanted
 
@@ -78,11 +79,14 @@ def make_plan(fingerprint: Fingerprint, config: SegmenterConfig) -> SegmenterPla
 def _with_patch(config: SegmenterConfig, spacing_mm: Triple, wanted: Shape) -> SegmenterPlan:
     """The plan of a patch of at least so many voxels."""
     strides, levels = config.strides, _levels(config)
+    stem = config.stem
+    if stem is None:
+        stem = math.prod(wanted) * _effort(config) > config.full_resolution_voxels
     if strides is None:
-        stem = 2 if config.stem else 1
-        grid = np.ceil(np.array(wanted) / stem)
-        strides = _strides(grid, np.array(spacing_mm, dtype=float) * stem, levels)
-    width = _width(config)
+        halved = 2 if stem else 1
+        grid = np.ceil(np.array(wanted) / halved)
+        strides = _strides(grid, np.array(spacing_mm, dtype=float) * halved, levels)
+    width = _width(config, stem=stem)
     channels = config.channels or tuple(
         min(width * 2**level, MAX_CHANNELS) for level in range(len(strides) + 1)
     )
@@ -93,7 +97,7 @@ def _with_patch(config: SegmenterConfig, spacing_mm: Triple, wanted: Shape) -> S
         )
     plan = SegmenterPlan(
         network=config.network,
-        stem=config.stem,
+        stem=stem,
         spacing_mm=spacing_mm,
         patch=wanted,
         channels=channels,
@@ -127,16 +131,27 @@ def _levels(config: SegmenterConfig) -> _Levels:
                 f"segmenter.network={config.network} needs {least} or more. Add a level."
             )
         return _Levels(len(config.channels), len(config.channels), fixed=False)
-    if config.strides is not None or config.channels is not None:
+    strides, channels = config.strides, config.channels
+    doubling = channels is None or channels == tuple(channels[0] * 2**i for i in range(published))
+    width = channels is None or config.network != "vnet" or channels[0] == VNET_WIDTH
+    if not (doubling and width and strides in (None, ((2, 2, 2),) * (published - 1))):
         raise InputError(
-            f"segmenter.network={config.network} has the levels that were published. Leave "
-            "segmenter.strides and segmenter.channels null."
+            f"segmenter.network={config.network} has {published} levels of twice the channels at "
+            "half the size, as published. Leave segmenter.channels and segmenter.strides null."
         )
     return _Levels(published, published, fixed=True)
 
 
-def _width(config: SegmenterConfig) -> int:
-    return VNET_WIDTH if config.network == "vnet" else config.width
+def _width(config: SegmenterConfig, *, stem: bool) -> int:
+    """Channels of the first level; behind the stem that is the second of a network without."""
+    if config.network == "vnet":
+        return VNET_WIDTH
+    return 2 * config.width if stem else config.width
+
+
+def _effort(config: SegmenterConfig) -> float:
+    """Of a voxel, relative to kernels of 3x3x3."""
+    return (VNET_KERNEL / 3) ** 3 if config.network == "vnet" else 1.0
 
 
 def _strides(shape: np.ndarray, spacing_mm: np.ndarray, levels: _Levels) -> tuple[Shape, ...]:
@@ -157,13 +172,10 @@ def _strides(shape: np.ndarray, spacing_mm: np.ndarray, levels: _Levels) -> tupl
     return tuple(strides)
 
 
-def _affordable_voxels(memory_bytes: int, config: SegmenterConfig) -> int:
-    """Of a patch, so that a batch's activations fit their share of the memory."""
-    width = config.channels[0] if config.channels else _width(config)
-    per_voxel = BYTES_PER_FEATURE * width * config.loop.batch_size
-    if config.stem:
-        per_voxel /= HAAR_BANDS
-    return int(MEMORY_SHARE * memory_bytes / per_voxel)
+def activation_bytes(plan: SegmenterPlan) -> float:
+    """What training holds of one patch, about; weights are few beside it."""
+    voxels = math.prod(plan.patch) / (HAAR_BANDS if plan.stem else 1)
+    return BYTES_PER_FEATURE * plan.channels[0] * voxels
 
 
 def _patches(fingerprint: Fingerprint, spacing_mm: Triple) -> list[Shape]:
