@@ -80,7 +80,8 @@ def test_cropping_writes_a_cohort_of_patches(
 ) -> None:
     segmenter = ("--segmenter", trained.segmenter) if predicted else ()
     command = ("crop", scans.root, tmp_path / "crops", *segmenter, *tiny_options, "--json")
-    assert run(*command).json() == {"cohort": str(tmp_path / "crops"), "cases": 8}
+    found = run(*command).json()
+    assert (found["cohort"], found["cases"]) == (str(tmp_path / "crops"), 8)
     crops = Cohort.open(tmp_path / "crops")
     np.testing.assert_array_equal(crops.outcomes, scans.outcomes)
     for case in crops:
@@ -88,5 +89,7 @@ def test_cropping_writes_a_cohort_of_patches(
         assert image.shape == mask.shape == (24, 16, 8)
     records = [json.loads(p.read_text()) for p in (crops.root / "crops").glob("*.json")]
     assert len(records) == 8
+    fallbacks = sorted(record["case"] for record in records if record["fallback"])
+    assert found["without_tumour"] == fallbacks
     if not predicted:
-        assert all(record["fallback"] is None for record in records)
+        assert fallbacks == []

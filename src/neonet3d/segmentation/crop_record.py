@@ -105,6 +105,10 @@ class CropRecord(BaseModel):
         return scan.with_data(placed)
 
 
+RECORD_FIELDS = tuple(CropRecord.model_fields)
+"""What a record of this version says; patches with another are cut again."""
+
+
 def write_record(root: Path, name: str, record: CropRecord) -> None:
     """Write the record of the patch ``name`` into the cohort folder ``root``."""
     text = record.model_dump_json(indent=2) + "\n"

@@ -67,9 +67,8 @@ def find_lesions(
     components, n = ndimage.label(closed, TOUCHING)
     of_voxel = components[closed]
     voxels = np.bincount(of_voxel, minlength=n + 1)[1:]
-    weights = voxels.astype(np.float64)
-    if tumour_probability is not None:
-        weights = np.bincount(of_voxel, tumour_probability[box][closed], minlength=n + 1)[1:]
+    certainty = None if tumour_probability is None else tumour_probability[box][closed]
+    weights = np.bincount(of_voxel, certainty, minlength=n + 1)[1:]
     lesions = [
         Lesion(
             first=offset + [side.start for side in sides],
