@@ -186,18 +186,20 @@ def _crop_to(
 ) -> RoiCrop:
     """The window over lesion ``number`` (from 1), or over the liver's middle for 0."""
     lesion = lesions[number - 1] if number else None
+    spacing_mm = np.array(image.spacing_mm)
     if lesion is None:
-        centre, scale = _liver_centre(label_map, schema), 1.0
+        centre_mm = _liver_centre(label_map, schema) * spacing_mm
+        low_mm, high_mm = centre_mm, centre_mm
         touches_border = False
     else:
-        centre = (lesion.first + lesion.last) / 2
-        size_mm = (lesion.last - lesion.first + 1) * np.array(image.spacing_mm)
-        window_mm = Grid(roi.shape, roi.spacing_mm).extent_mm
-        scale = max(1.0, float(((size_mm + 2 * roi.margin_mm) / window_mm).max()))
+        low_mm = (lesion.first - 0.5) * spacing_mm - roi.margin_mm
+        high_mm = (lesion.last + 0.5) * spacing_mm + roi.margin_mm
         at_border = (lesion.first == 0) | (lesion.last == np.array(image.shape) - 1)
         touches_border = bool(at_border.any())
+    narrow = Grid(roi.shape, roi.spacing_mm)
+    scale = max(1.0, float(((high_mm - low_mm) / narrow.extent_mm).max()))
     x, y, z = (np.array(roi.spacing_mm) * scale).tolist()
-    window = _window_inside(image, Grid(roi.shape, (x, y, z)), centre)
+    window = _window_around(low_mm, high_mm, image, Grid(roi.shape, (x, y, z)))
     affine = window.affine(image)
     masks = resample_label_map(label_map, window, n_classes=len(schema))
     record = CropRecord(
@@ -240,13 +242,23 @@ def _liver_centre(label_map: Volume, schema: LabelSchema) -> Float[np.ndarray, "
     )
 
 
-def _window_inside(source: Volume, grid: Grid, centre_voxel: np.ndarray) -> Window:
-    """The grid centred on a voxel, then moved: inside the scan, or around it where it is larger."""
-    spacing_mm = np.array(source.spacing_mm)
-    start_mm = centre_voxel * spacing_mm - grid.extent_mm / 2
-    low_mm = -spacing_mm / 2
-    high_mm = low_mm + np.array(source.shape) * spacing_mm - grid.extent_mm
-    start_mm = np.clip(start_mm, np.minimum(low_mm, high_mm), np.maximum(low_mm, high_mm))
+def _window_around(
+    low_mm: Float[np.ndarray, " 3"],
+    high_mm: Float[np.ndarray, " 3"],
+    source: Volume,
+    grid: Grid,
+) -> Window:
+    """The grid around a box that it can hold, moved inside the scan, or around it where larger.
+
+    In the middle but for less than a voxel, where it may begin with a voxel of the scan: half a
+    voxel off, a grid of the scan's own spacing would blur the image and thin the masks.
+    """
+    spacing_mm, extent_mm = np.array(source.spacing_mm), grid.extent_mm
+    first_mm = -spacing_mm / 2
+    last_mm = first_mm + np.array(source.shape) * spacing_mm - extent_mm
+    voxels = np.round(((low_mm + high_mm - extent_mm) / 2 - first_mm) / spacing_mm)
+    start_mm = np.clip(first_mm + voxels * spacing_mm, high_mm - extent_mm, low_mm)
+    start_mm = np.clip(start_mm, np.minimum(first_mm, last_mm), np.maximum(first_mm, last_mm))
     x, y, z = (start_mm + np.array(grid.spacing_mm) / 2).tolist()
     return Window((x, y, z), grid)
 
