@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.volume import corner_distance_mm, read_label_map
 from neonet3d.engine.artefact import read_card
 
@@ -93,3 +93,43 @@ def test_cropping_writes_a_cohort_of_patches(
     assert found["without_tumour"] == fallbacks
     if not predicted:
         assert fallbacks == []
+
+
+def test_every_lesion_gets_a_patch(
+    run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ("crop", scans.root, tmp_path / "crops", "--all-lesions", *tiny_options)
+    assert run(*command, "--json").json()["cases"] == 8
+    crops = Cohort.open(tmp_path / "crops")
+    assert [case.name for case in crops] == [f"{case.name}-1" for case in scans]
+    assert [case.participant for case in crops] == [case.participant for case in scans]
+
+
+def test_patches_without_tumour_are_counted(
+    run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    writer = CohortWriter(tmp_path / "scans", scans.schema, outcome_name="pni", channel="HBP")
+    for case in scans.cases[:2]:
+        image, mask = case.read_with_mask()
+        healthy = mask.with_data(np.minimum(mask.data, 1))
+        writer.add(case.name, image, mask if case.name == "case_0" else healthy, outcome=0)
+    writer.finish()
+    done = run("crop", tmp_path / "scans", tmp_path / "crops", *tiny_options)
+    assert "1 of them show the middle of the liver" in done.stdout
+    assert "the first is case_1" in done.stdout
+
+
+def test_a_mask_of_a_patch_goes_back_to_its_scan(
+    run: Callable[..., Any], scans: Cohort, trained: Any, tmp_path: Path
+) -> None:
+    drawn = trained.crops / "labelsTr" / "case_3.nii.gz"
+    out = tmp_path / "back.nii.gz"
+    found = run("place-back", trained.crops, "case_3", drawn, out, "--json").json()
+    image, mask = scans["case_3"].read_with_mask()
+    back = read_label_map(out, n_classes=3)
+    assert found == {"mask": str(out), "shape": list(image.shape), "voxels": (back.data > 0).sum()}
+    assert corner_distance_mm(back, image) < 1e-3
+    tumour, reference = back.data == 2, mask.data == 2
+    assert 2 * (tumour & reference).sum() / (tumour.sum() + reference.sum()) > 0.95
+    again = run("place-back", trained.crops, "case_3", drawn, out)
+    assert (again.status, again.stderr.count("\n")) == (2, 1)

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from neonet3d.cohort.cohort import Cohort, CohortWriter
+from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
+from neonet3d.cohort.folds import stratified_folds
+from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.volume import Volume, read_label_map, read_volume
 from neonet3d.config import RoiConfig
 from neonet3d.errors import InputError
-from neonet3d.segmentation.tlcr import crop_cohort, crop_to_tumour
-from neonet3d.types import LabelSchema, Triple
+from neonet3d.segmentation.crop_record import read_record
+from neonet3d.segmentation.tlcr import crop_cohort, crop_to_lesions, crop_to_tumour
+from neonet3d.types import ImageArray, LabelSchema, Triple
 
 SCHEMA = LabelSchema(("background", "liver", "tumour"))
 ROI = RoiConfig(
@@ -81,8 +85,9 @@ def test_one_lesion_stands_in_the_middle() -> None:
     assert np.linalg.norm(middle - world(image, centre_mm)) < 1.5
     tumour = (crop.label_map.data == 2).sum() * crop.label_map.voxel_volume_mm3
     assert tumour == pytest.approx(ball_mm3(8), rel=0.13)  # 134 voxels of the ROI
-    # Brightness stays with the label: 50 outside, 100 in the liver, 150 in the tumour.
-    assert np.median(crop.image.data[crop.label_map.data == 2]) == pytest.approx(150, abs=5)
+    # Brightness stays with the label: 50 outside, 100 in the liver, 150 in the tumour's inside.
+    inside = ndimage.binary_erosion(crop.label_map.data == 2)
+    assert np.median(crop.image.data[inside]) == pytest.approx(150, abs=5)
     assert np.median(crop.image.data[crop.label_map.data == 1]) == pytest.approx(100, abs=5)
 
 
@@ -273,6 +278,103 @@ def test_a_cohort_is_cropped_with_its_table(tmp_path: Path) -> None:
     assert records[0]["n_lesions"] == 1
     description = json.loads((cropped.root / "dataset.json").read_text())
     assert RoiConfig.model_validate(description["neonet3d"]["roi"]) == ROI
+
+
+TWO = (((30.0, 54.0, 60.0), 6.0), ((70.0, 54.0, 60.0), 9.0))
+
+
+def test_every_lesion_has_its_window() -> None:
+    image, mask = patient(*TWO)
+    crops = crop_to_lesions(image, mask, SCHEMA, ROI)
+    for crop, (centre_mm, radius_mm) in zip(crops, reversed(TWO), strict=True):
+        middle = middle_of(crop.image.affine, ROI.shape)
+        assert np.linalg.norm(middle - world(image, centre_mm)) < 1.5
+        assert crop.record.lesion_volume_mm3 == pytest.approx(ball_mm3(radius_mm), rel=0.05)
+    assert [(crop.record.lesion, crop.record.n_lesions) for crop in crops] == [(1, 2), (2, 2)]
+
+
+def test_without_a_lesion_there_is_one_crop_of_the_liver() -> None:
+    image, mask = patient()
+    (crop,) = crop_to_lesions(image, mask, SCHEMA, ROI)
+    assert (crop.record.fallback, crop.record.lesion, crop.record.n_lesions) == ("liver", 0, 0)
+
+
+def test_every_lesion_is_a_case_of_its_patient(tmp_path: Path) -> None:
+    """Same participant, outcome, split and further columns."""
+    cohort = cohort_of(tmp_path / "scans", [patient(*TWO), patient()])
+    cropped = crop_cohort(cohort, tmp_path / "rois", ROI, all_lesions=True)
+    table = read_participants(cropped.root, "pni").set_index("case")
+    assert list(table.index) == ["case_0-1", "case_0-2", "case_1-1"]
+    assert table["participant_id"].tolist() == ["p0", "p0", "p0"]
+    assert table["age"].tolist() == ["60", "60", "61"]
+    assert [case.outcome for case in cropped] == [0, 0, 1]
+    assert [case.split for case in cropped] == ["train", "train", "test"]
+    records = [read_record(cropped.root, case.name) for case in cropped]
+    assert [(r.case, r.lesion, r.fallback) for r in records if r] == [
+        ("case_0", 1, None),
+        ("case_0", 2, None),
+        ("case_1", 0, "liver"),
+    ]
+
+
+def test_folds_keep_the_lesions_of_a_patient_together(tmp_path: Path) -> None:
+    """Also where participants.tsv has one row per patient and no further ids."""
+    writer = CohortWriter(tmp_path / "scans", SCHEMA, outcome_name="pni", channel="MR")
+    for index in range(6):
+        mask = np.ones((20, 16, 10), np.uint8)
+        mask[2:6, 4:9, 2:6] = 2
+        if index % 2:
+            mask[12:15, 4:9, 2:6] = 2
+        image = np.random.default_rng(index).normal(100, 9, mask.shape).astype(np.float32)
+        writer.add(
+            f"case_{index}",
+            Volume(image, np.eye(4)),
+            Volume(mask, np.eye(4)),
+            outcome=index // 2 % 2,
+        )
+    roi = ROI.model_copy(update={"minimum_volume_mm3": 0})
+    cropped = crop_cohort(writer.finish(), tmp_path / "rois", roi, all_lesions=True)
+    assert len(cropped) == 9
+    for fold in stratified_folds(cropped, 2, seed=0):
+        training, held_out = (
+            {case.name.rpartition("-")[0] for case in part}
+            for part in (fold.training, fold.held_out)
+        )
+        assert not training & held_out
+        assert training | held_out == {f"case_{index}" for index in range(6)}
+
+
+def test_a_cohort_is_cropped_by_the_segmenters_probability(tmp_path: Path) -> None:
+    cohort = cohort_of(tmp_path / "scans", [patient(*TWO), patient(*TWO)])
+    doubt = np.where(positions_mm()[..., 0] > 50, 0.1, 1.0).astype(np.float32)
+
+    def probability(case: Case) -> ImageArray | None:
+        return doubt if case.name == "case_0" else None
+
+    cropped = crop_cohort(cohort, tmp_path / "rois", ROI, tumour_probability=probability)
+    records = [read_record(cropped.root, case.name) for case in cropped]
+    volumes = [record.lesion_volume_mm3 for record in records if record]
+    assert volumes == [
+        pytest.approx(ball_mm3(6), rel=0.05),
+        pytest.approx(ball_mm3(9), rel=0.05),
+    ]
+
+
+def test_a_grid_of_the_scans_own_spacing_copies_its_voxels() -> None:
+    """No blur, and a mask comes back as it was drawn, wherever the lesion lies."""
+    rng = np.random.default_rng(3)
+    for start in rng.integers(0, 20, size=(8, 3)):
+        image = rng.normal(100, 10, (40, 40, 40)).astype(np.float32)
+        mask = np.ones(image.shape, np.uint8)
+        x, y, z = start
+        mask[x : x + 5, y : y + 6, z : z + 7] = 2
+        roi = RoiConfig(shape=(20, 21, 22), spacing_mm=(1, 1, 1), margin_mm=5, minimum_volume_mm3=0)
+        crop = crop_to_tumour(Volume(image, np.eye(4)), Volume(mask, np.eye(4)), SCHEMA, roi)
+        i, j, k = (round(mm) for mm in crop.record.first_mm)
+        seen = image[i : i + 20, j : j + 21, k : k + 22]
+        np.testing.assert_allclose(crop.image.data, seen, rtol=1e-6)
+        back = crop.place_back(crop.label_map.data)
+        np.testing.assert_array_equal(back.data == 2, mask == 2)
 
 
 def test_a_case_without_mask_stops_the_cropping_and_leaves_nothing(tmp_path: Path) -> None:
