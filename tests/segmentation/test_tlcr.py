@@ -205,6 +205,14 @@ def test_with_neither_there_is_nowhere_to_crop() -> None:
         crop_to_tumour(image, mask, LabelSchema(("background", "spleen")), ROI)
 
 
+def test_a_segmenter_that_found_nothing_leaves_the_scans_middle() -> None:
+    image, mask = patient()
+    empty = mask.with_data(np.zeros_like(mask.data))
+    (crop,) = crop_to_lesions(image, empty, SCHEMA, ROI, allow_empty=True)
+    assert (crop.record.fallback, crop.record.lesion) == ("scan", 0)
+    assert np.linalg.norm(middle_of(crop.image.affine, ROI.shape) - world(image, MIDDLE_MM)) < 1.5
+
+
 def test_another_grid_is_refused() -> None:
     image, mask = patient(((45.0, 54.0, 60.0), 8.0))
     with pytest.raises(InputError, match="corners lie"):

@@ -53,6 +53,12 @@ class Classifier:
         fabric().to_device(model)
         return cls(model.eval(), card)
 
+    @property
+    def prevalence(self) -> float:
+        """Share of the outcome among the real training cases: what is known of an unseen case."""
+        network = self.model if isinstance(self.model, ResNetBaseline) else self.model.network
+        return float(torch.sigmoid(network.prior_logit))
+
     @torch.inference_mode()
     def predict(self, cohort: Cohort, *, allow_no_tumour: bool = False) -> Float[np.ndarray, " n"]:
         """Probability of the outcome for each case, averaged over orientations.

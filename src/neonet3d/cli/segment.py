@@ -168,13 +168,21 @@ def crop(
             masks = predict_cases(Segmenter.load(segmenter), opened, Path(folder))
             opened = opened.with_overlaid_masks(masks)
         with progress("cropping", len(opened)) as advance:
-            crops = crop_cohort(opened, out, settings.roi, advance, all_lesions=all_lesions)
+            crops = crop_cohort(
+                opened,
+                out,
+                settings.roi,
+                advance,
+                all_lesions=all_lesions,
+                allow_empty=segmenter is not None,
+            )
     lost = cut_without_tumour(crops)
     sentence = f"{out}: {len(crops)} patches of {settings.roi.shape} voxels."
     if lost:
         sentence += (
-            f" {len(lost)} of them show the middle of the liver, since there is no tumour in the "
-            f"mask (the first is {lost[0]}); classify refuses them without --allow-no-tumour."
+            f" {len(lost)} of them show the middle of the liver or of the scan, since there is no "
+            f"tumour in the mask (the first is {lost[0]}); classify refuses them without "
+            "--allow-no-tumour."
         )
     show(
         {"cohort": str(out), "cases": len(crops), "without_tumour": lost},

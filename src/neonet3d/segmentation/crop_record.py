@@ -6,6 +6,7 @@ itself is not needed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,7 +51,8 @@ class CropRecord(BaseModel):
         n_lesions: lesions of the minimum volume or more.
         lesion_volume_mm3: of this lesion; 0 without tumour.
         touches_border: the lesion reaches the border of the scan, so it may be cut off.
-        fallback: ``liver`` where there is no tumour and the liver's centre was taken.
+        fallback: ``liver`` where there is no tumour and the liver's centre was taken; ``scan``
+            where a predicted mask shows no liver either and the scan's was.
         scale: by how much the window was widened to hold a large lesion; 1 otherwise.
         first_mm: the patch's first voxel centre, in mm along the scan's RAS+ axes from the scan's.
         shape: of the patch.
@@ -67,7 +69,7 @@ class CropRecord(BaseModel):
     n_lesions: NonNegativeInt
     lesion_volume_mm3: NonNegativeFloat
     touches_border: bool
-    fallback: Literal["liver"] | None
+    fallback: Literal["liver", "scan"] | None
     scale: PositiveFloat
     first_mm: tuple[float, float, float]
     shape: Sizes
@@ -136,9 +138,13 @@ def read_record(root: Path, name: str) -> CropRecord | None:
 
 
 def cut_without_tumour(cohort: Cohort) -> list[str]:
-    """Names of the patches that show the middle of the liver, for want of a tumour."""
-    records = ((case.name, read_record(cohort.root, case.name)) for case in cohort)
-    return [name for name, record in records if record is not None and record.fallback is not None]
+    """Names of the patches that show the middle of the liver or the scan, for want of a tumour."""
+    return [name for name, record in _records(cohort) if record.fallback is not None]
+
+
+def cut_without_liver(cohort: Cohort) -> list[str]:
+    """Names of the patches that show the middle of the scan, for want of a liver too."""
+    return [name for name, record in _records(cohort) if record.fallback == "scan"]
 
 
 def place_file_back(crops: Path, name: str, mask: Path, out: Path) -> Volume:
@@ -169,6 +175,13 @@ def place_file_back(crops: Path, name: str, mask: Path, out: Path) -> Volume:
     placed = record.place_back(drawn.data)
     placed.write(out)
     return placed
+
+
+def _records(cohort: Cohort) -> Iterator[tuple[str, CropRecord]]:
+    for case in cohort:
+        record = read_record(cohort.root, case.name)
+        if record is not None:
+            yield case.name, record
 
 
 def _path(root: Path, name: str) -> Path:

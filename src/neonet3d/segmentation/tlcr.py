@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -55,6 +56,7 @@ def crop_to_tumour(
     roi: RoiConfig,
     *,
     tumour_probability: ImageArray | None = None,
+    allow_empty: bool = False,
 ) -> RoiCrop:
     """Cut the region of interest around the index lesion.
 
@@ -69,13 +71,15 @@ def crop_to_tumour(
         schema: classes of the mask; ``tumour``, and ``liver`` for the fallback.
         roi: the ROI grid and the lesion's minimum volume.
         tumour_probability: (x, y, z) of the scan in [0, 1]; 1 for a mask that was drawn.
+        allow_empty: take the scan's middle where the mask holds neither tumour nor liver.
 
     Raises:
         InputError: different grids; neither tumour nor liver in the mask; a probability of another
             shape.
     """
     lesions = _lesions(image, label_map, schema, roi, tumour_probability)
-    return _crop_to(lesions, min(1, len(lesions)), image, label_map, schema, roi)
+    scan = (image, label_map, schema, roi)
+    return _crop_to(lesions, min(1, len(lesions)), *scan, allow_empty=allow_empty)
 
 
 def crop_to_lesions(
@@ -85,6 +89,7 @@ def crop_to_lesions(
     roi: RoiConfig,
     *,
     tumour_probability: ImageArray | None = None,
+    allow_empty: bool = False,
 ) -> list[RoiCrop]:
     """Cut a region of interest around each lesion, the index lesion first.
 
@@ -94,7 +99,8 @@ def crop_to_lesions(
     """
     lesions = _lesions(image, label_map, schema, roi, tumour_probability)
     numbers = range(1, len(lesions) + 1) if lesions else [0]
-    return [_crop_to(lesions, number, image, label_map, schema, roi) for number in numbers]
+    scan = (image, label_map, schema, roi)
+    return [_crop_to(lesions, number, *scan, allow_empty=allow_empty) for number in numbers]
 
 
 def crop_cohort(
@@ -105,6 +111,7 @@ def crop_cohort(
     *,
     all_lesions: bool = False,
     tumour_probability: Callable[[Case], ImageArray | None] | None = None,
+    allow_empty: bool = False,
 ) -> Cohort:
     """Cut every case of a cohort; ``crops/<case>.json`` says how.
 
@@ -116,6 +123,8 @@ def crop_cohort(
             first; otherwise one patch per case, under its name.
         tumour_probability: of a case, on the grid of its scan in RAS+; without it (or where it
             gives None) lesions weigh by their volume alone.
+        allow_empty: for masks that were predicted: one with neither tumour nor liver gives the
+            scan's middle. A mask that was drawn and is empty is a fault of the cohort.
 
     Raises:
         InputError: a case without a mask, or with neither tumour nor liver; ``out`` not empty.
@@ -141,9 +150,9 @@ def crop_cohort(
             scan = (*case.read_with_mask(), cohort.schema, roi)
             weights = tumour_probability(case) if tumour_probability else None
             if all_lesions:
-                crops = crop_to_lesions(*scan, tumour_probability=weights)
+                crops = crop_to_lesions(*scan, tumour_probability=weights, allow_empty=allow_empty)
             else:
-                crops = [crop_to_tumour(*scan, tumour_probability=weights)]
+                crops = [crop_to_tumour(*scan, tumour_probability=weights, allow_empty=allow_empty)]
             for number, crop in enumerate(crops, start=1):
                 name = f"{case.name}-{number}" if all_lesions else case.name
                 writer.add(
@@ -183,12 +192,24 @@ def _crop_to(
     label_map: Volume,
     schema: LabelSchema,
     roi: RoiConfig,
+    *,
+    allow_empty: bool,
 ) -> RoiCrop:
-    """The window over lesion ``number`` (from 1), or over the liver's middle for 0."""
+    """The window over lesion ``number`` (from 1), or over the middle of the liver for 0."""
     lesion = lesions[number - 1] if number else None
     spacing_mm = np.array(image.spacing_mm)
+    fallback: Literal["liver", "scan"] | None = None
     if lesion is None:
-        centre_mm = _liver_centre(label_map, schema) * spacing_mm
+        centre = _liver_centre(label_map, schema)
+        fallback = "scan" if centre is None else "liver"
+        if centre is None and not allow_empty:
+            raise InputError(
+                f"{_name(label_map)}: the mask holds neither tumour nor liver, so there is nowhere "
+                f"to crop (its classes are {list(schema.names)}). Segment the scan first or leave "
+                "it out."
+            )
+        middle = (np.array(image.shape) - 1) / 2
+        centre_mm = (middle if centre is None else centre) * spacing_mm
         low_mm, high_mm = centre_mm, centre_mm
         touches_border = False
     else:
@@ -208,7 +229,7 @@ def _crop_to(
         n_lesions=len(lesions),
         lesion_volume_mm3=lesion.volume_mm3 if lesion else 0.0,
         touches_border=touches_border,
-        fallback=None if lesion else "liver",
+        fallback=fallback,
         scale=scale,
         first_mm=window.first_mm,
         shape=window.grid.shape,
@@ -224,14 +245,14 @@ def _crop_to(
     )
 
 
-def _liver_centre(label_map: Volume, schema: LabelSchema) -> Float[np.ndarray, " 3"]:
-    """Centre of gravity of the liver, in voxels."""
-    liver = label_map.data == schema.value("liver") if "liver" in schema else None
-    if liver is None or (box := bounding_box(liver)) is None:
-        raise InputError(
-            f"{_name(label_map)}: the mask holds neither tumour nor liver, so there is nowhere to "
-            f"crop (its classes are {list(schema.names)}). Segment the scan first or leave it out."
-        )
+def _liver_centre(label_map: Volume, schema: LabelSchema) -> Float[np.ndarray, " 3"] | None:
+    """Centre of gravity of the liver, in voxels; None where there is none."""
+    if "liver" not in schema:
+        return None
+    liver = label_map.data == schema.value("liver")
+    box = bounding_box(liver)
+    if box is None:
+        return None
     in_plane = liver[box].sum(axis=2)
     profiles = (in_plane.sum(1), in_plane.sum(0), liver[box].sum(axis=(0, 1)))
     return np.array(

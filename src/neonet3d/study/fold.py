@@ -24,7 +24,11 @@ from neonet3d.generation.balance import balance_cohort, plan_balance
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.sample import sample_cohort
 from neonet3d.generation.train import train_generator
-from neonet3d.segmentation.crop_record import RECORD_FIELDS, cut_without_tumour
+from neonet3d.segmentation.crop_record import (
+    RECORD_FIELDS,
+    cut_without_liver,
+    cut_without_tumour,
+)
 from neonet3d.segmentation.predict import Segmenter, predict_cases
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.segmentation.train import train_segmenter
@@ -169,7 +173,7 @@ def _predict_masks(segmenter: Segmenter, held_out: Cohort, out: Path) -> None:
 
 def _crop(predicted: Cohort, out: Path, config: Config) -> None:
     with progress("cropping", len(predicted)) as advance:
-        crop_cohort(predicted, out, config.roi, advance)
+        crop_cohort(predicted, out, config.roi, advance, allow_empty=True)
 
 
 def _sample(generator: LatentGenerator, masks: Cohort, out: Path, config: Config) -> None:
@@ -178,19 +182,31 @@ def _sample(generator: LatentGenerator, masks: Cohort, out: Path, config: Config
 
 
 def _predict_outcomes(paths: FoldPaths, held_out: Cohort, out: Path) -> None:
-    # A patient in whom NeoSeg finds nothing is predicted from the liver's middle, and counted.
-    table = {
-        arm: Classifier.load(paths.classifier(arm)).predict(held_out, allow_no_tumour=True)
-        for arm in ARMS
-    }
+    table = {arm: _probabilities(Classifier.load(paths.classifier(arm)), held_out) for arm in ARMS}
     text = io.StringIO()
     writer = csv.writer(text, delimiter=",", lineterminator="\n")
     writer.writerow(["case", "outcome", *ARMS])
-    for i, case in enumerate(held_out):
-        writer.writerow([case.name, case.outcome, *(f"{table[arm][i]:.6f}" for arm in ARMS)])
+    for case in held_out:
+        row = (f"{table[arm][case.name]:.6f}" for arm in ARMS)
+        writer.writerow([case.name, case.outcome, *row])
     write_atomically(out / "predictions.csv", text.getvalue().encode())
 
 
+def _probabilities(classifier: Classifier, held_out: Cohort) -> dict[str, float]:
+    """Of every held-out case, also where NeoSeg found no tumour: none may drop out of the estimate.
+
+    The liver's middle is classified like any patch. Without a liver there is no reference
+    intensity either, so nothing is known of such a case but the prevalence.
+    """
+    no_liver = cut_without_liver(held_out)
+    seen = held_out.subset(case for case in held_out if case.name not in no_liver)
+    known = dict.fromkeys(no_liver, classifier.prevalence)
+    if len(seen):
+        predicted = classifier.predict(seen, allow_no_tumour=True)
+        known |= {case.name: float(p) for case, p in zip(seen, predicted, strict=True)}
+    return known
+
+
 def count_without_tumour(crops: Path) -> int:
-    """Held-out cases in which NeoSeg found no tumour, so that the patch is the liver's middle."""
+    """Held-out cases in which NeoSeg found no tumour, so that the patch is a fallback."""
     return len(cut_without_tumour(Cohort.open(crops)))
