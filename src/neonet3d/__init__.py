@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from neonet3d.errors import InputError, RunError
     from neonet3d.generation.generator import LatentGenerator
     from neonet3d.segmentation.predict import Segmenter
-    from neonet3d.segmentation.tlcr import RoiCrop, crop_to_tumour
+    from neonet3d.segmentation.tlcr import RoiCrop, crop_to_lesions, crop_to_tumour
 
 _HOMES = {
     "Classifier": "classification.predict",
@@ -28,6 +28,7 @@ _HOMES = {
     "RunError": "errors",
     "Segmenter": "segmentation.predict",
     "Volume": "cohort.volume",
+    "crop_to_lesions": "segmentation.tlcr",
     "crop_to_tumour": "segmentation.tlcr",
     "read_volume": "cohort.volume",
 }
@@ -42,6 +43,7 @@ __all__ = [
     "RunError",
     "Segmenter",
     "Volume",
+    "crop_to_lesions",
     "crop_to_tumour",
     "read_volume",
 ]

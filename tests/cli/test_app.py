@@ -14,6 +14,7 @@ from neonet3d.config import load_config
 COMMANDS = {
     ("demo",),
     ("crop",),
+    ("place-back",),
     ("report",),
     ("info",),
     ("cohort", "phantom"),

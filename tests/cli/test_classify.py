@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.engine.artefact import read_card
 from neonet3d.metrics.discrimination import auc
 
@@ -103,3 +103,26 @@ def test_whole_scans_are_refused_with_the_mend(
     assert done.status == 2
     assert "'neonet3d crop'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_patches_without_tumour_are_refused_before_anything_is_trained(
+    run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    writer = CohortWriter(tmp_path / "scans", scans.schema, outcome_name="pni", channel="HBP")
+    for case in scans:
+        image, mask = case.read_with_mask()
+        healthy = mask.with_data(np.minimum(mask.data, 1))
+        writer.add(
+            case.name, image, healthy if case.name == "case_2" else mask, outcome=case.outcome
+        )
+    writer.finish()
+    run("crop", tmp_path / "scans", tmp_path / "crops", *tiny_options)
+    command = ("classify", "train", tmp_path / "crops", tmp_path / "out", *tiny_options)
+    done = run(*command)
+    assert done.status == 2
+    assert "1 cases show no tumour (the first is case_2)" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert run(*command, "--allow-no-tumour").status == 0
+    predict = ("classify", "predict", tmp_path / "out" / "patten", tmp_path / "crops")
+    assert run(*predict).status == 2
+    assert len(run(*predict, "--allow-no-tumour", "--json").json()["probability"]) == 8

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
-from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.nifti import read_label_names
 from neonet3d.cohort.volume import corner_distance_mm, read_label_map
 from neonet3d.engine.artefact import read_card
@@ -161,7 +161,8 @@ def test_cropping_writes_a_cohort_of_patches(
 ) -> None:
     segmenter = ("--segmenter", trained.segmenter) if predicted else ()
     command = ("crop", scans.root, tmp_path / "crops", *segmenter, *tiny_options, "--json")
-    assert run(*command).json() == {"cohort": str(tmp_path / "crops"), "cases": 8}
+    found = run(*command).json()
+    assert (found["cohort"], found["cases"]) == (str(tmp_path / "crops"), 8)
     crops = Cohort.open(tmp_path / "crops")
     np.testing.assert_array_equal(crops.outcomes, scans.outcomes)
     for case in crops:
@@ -169,5 +170,47 @@ def test_cropping_writes_a_cohort_of_patches(
         assert image.shape == mask.shape == (24, 16, 8)
     records = [json.loads(p.read_text()) for p in (crops.root / "crops").glob("*.json")]
     assert len(records) == 8
+    fallbacks = sorted(record["case"] for record in records if record["fallback"])
+    assert found["without_tumour"] == fallbacks
     if not predicted:
-        assert all(record["fallback"] is None for record in records)
+        assert fallbacks == []
+
+
+def test_every_lesion_gets_a_patch(
+    run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    command = ("crop", scans.root, tmp_path / "crops", "--all-lesions", *tiny_options)
+    assert run(*command, "--json").json()["cases"] == 8
+    crops = Cohort.open(tmp_path / "crops")
+    assert [case.name for case in crops] == [f"{case.name}-1" for case in scans]
+    assert [case.participant for case in crops] == [case.participant for case in scans]
+
+
+def test_patches_without_tumour_are_counted(
+    run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
+) -> None:
+    writer = CohortWriter(tmp_path / "scans", scans.schema, outcome_name="pni", channel="HBP")
+    for case in scans.cases[:2]:
+        image, mask = case.read_with_mask()
+        healthy = mask.with_data(np.minimum(mask.data, 1))
+        writer.add(case.name, image, mask if case.name == "case_0" else healthy, outcome=0)
+    writer.finish()
+    done = run("crop", tmp_path / "scans", tmp_path / "crops", *tiny_options)
+    assert "1 of them show the middle of the liver" in done.stdout
+    assert "the first is case_1" in done.stdout
+
+
+def test_a_mask_of_a_patch_goes_back_to_its_scan(
+    run: Callable[..., Any], scans: Cohort, trained: Any, tmp_path: Path
+) -> None:
+    drawn = trained.crops / "labelsTr" / "case_3.nii.gz"
+    out = tmp_path / "back.nii.gz"
+    found = run("place-back", trained.crops, "case_3", drawn, out, "--json").json()
+    image, mask = scans["case_3"].read_with_mask()
+    back = read_label_map(out, n_classes=3)
+    assert found == {"mask": str(out), "shape": list(image.shape), "voxels": (back.data > 0).sum()}
+    assert corner_distance_mm(back, image) < 1e-3
+    tumour, reference = back.data == 2, mask.data == 2
+    assert 2 * (tumour & reference).sum() / (tumour.sum() + reference.sum()) > 0.95
+    again = run("place-back", trained.crops, "case_3", drawn, out)
+    assert (again.status, again.stderr.count("\n")) == (2, 1)

@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from neonet3d.cohort.cohort import Cohort, CohortWriter
+from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
+from neonet3d.cohort.folds import stratified_folds
+from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.volume import Volume, read_label_map, read_volume
 from neonet3d.config import RoiConfig
 from neonet3d.errors import InputError
-from neonet3d.segmentation.tlcr import crop_cohort, crop_to_tumour
-from neonet3d.types import LabelSchema, Triple
+from neonet3d.segmentation.crop_record import read_record
+from neonet3d.segmentation.tlcr import crop_cohort, crop_to_lesions, crop_to_tumour
+from neonet3d.types import ImageArray, LabelSchema, Triple
 
 SCHEMA = LabelSchema(("background", "liver", "tumour"))
 ROI = RoiConfig(
@@ -70,22 +74,28 @@ def test_one_lesion_stands_in_the_middle() -> None:
     assert (crop.image.shape, crop.label_map.shape) == (ROI.shape, ROI.shape)
     assert crop.image.spacing_mm == pytest.approx(ROI.spacing_mm)
     assert crop.image.data.dtype == np.float32
-    assert (crop.scale, crop.fallback, crop.n_lesions, crop.touches_border) == (1, None, 1, False)
-    assert crop.index_lesion_volume_mm3 == pytest.approx(ball_mm3(8), rel=0.03)
+    assert (
+        crop.record.scale,
+        crop.record.fallback,
+        crop.record.n_lesions,
+        crop.record.touches_border,
+    ) == (1, None, 1, False)
+    assert crop.record.lesion_volume_mm3 == pytest.approx(ball_mm3(8), rel=0.03)
     middle = middle_of(crop.image.affine, ROI.shape)
     assert np.linalg.norm(middle - world(image, centre_mm)) < 1.5
     tumour = (crop.label_map.data == 2).sum() * crop.label_map.voxel_volume_mm3
     assert tumour == pytest.approx(ball_mm3(8), rel=0.13)  # 134 voxels of the ROI
-    # Brightness stays with the label: 50 outside, 100 in the liver, 150 in the tumour.
-    assert np.median(crop.image.data[crop.label_map.data == 2]) == pytest.approx(150, abs=5)
+    # Brightness stays with the label: 50 outside, 100 in the liver, 150 in the tumour's inside.
+    inside = ndimage.binary_erosion(crop.label_map.data == 2)
+    assert np.median(crop.image.data[inside]) == pytest.approx(150, abs=5)
     assert np.median(crop.image.data[crop.label_map.data == 1]) == pytest.approx(100, abs=5)
 
 
 def test_the_largest_of_several_is_the_index_lesion() -> None:
     image, mask = patient(((30.0, 54.0, 60.0), 6.0), ((70.0, 54.0, 60.0), 9.0))
     crop = crop_to_tumour(image, mask, SCHEMA, ROI)
-    assert crop.n_lesions == 2
-    assert crop.index_lesion_volume_mm3 == pytest.approx(ball_mm3(9), rel=0.03)
+    assert crop.record.n_lesions == 2
+    assert crop.record.lesion_volume_mm3 == pytest.approx(ball_mm3(9), rel=0.03)
     assert (
         np.linalg.norm(middle_of(crop.image.affine, ROI.shape) - world(image, (70, 54, 60))) < 1.5
     )
@@ -96,7 +106,7 @@ def test_the_segmenters_doubt_weighs() -> None:
     image, mask = patient(((30.0, 54.0, 60.0), 6.0), ((70.0, 54.0, 60.0), 9.0))
     probability = np.where(positions_mm()[..., 0] > 50, 0.1, 1.0).astype(np.float32)
     crop = crop_to_tumour(image, mask, SCHEMA, ROI, tumour_probability=probability)
-    assert crop.index_lesion_volume_mm3 == pytest.approx(ball_mm3(6), rel=0.05)
+    assert crop.record.lesion_volume_mm3 == pytest.approx(ball_mm3(6), rel=0.05)
 
 
 def test_specks_are_dropped_and_gaps_closed() -> None:
@@ -104,16 +114,16 @@ def test_specks_are_dropped_and_gaps_closed() -> None:
     halves = mask.data.copy()
     halves[45][halves[45] == 2] = 1  # one voxel parts the lesion
     crop = crop_to_tumour(image, mask.with_data(halves), SCHEMA, ROI)
-    assert crop.n_lesions == 1
+    assert crop.record.n_lesions == 1
     # But for the rim of the gap, which has no tumour on one of its sides.
-    assert crop.index_lesion_volume_mm3 == pytest.approx(ball_mm3(8), rel=0.06)
+    assert crop.record.lesion_volume_mm3 == pytest.approx(ball_mm3(8), rel=0.06)
 
 
 def test_the_last_lesion_is_never_dropped() -> None:
     image, mask = patient(((30.0, 54.0, 60.0), 2.0), ((70.0, 54.0, 60.0), 2.6))
     crop = crop_to_tumour(image, mask, SCHEMA, ROI)
-    assert (crop.n_lesions, crop.fallback) == (1, None)
-    assert crop.index_lesion_volume_mm3 < ROI.minimum_volume_mm3
+    assert (crop.record.n_lesions, crop.record.fallback) == (1, None)
+    assert crop.record.lesion_volume_mm3 < ROI.minimum_volume_mm3
     assert (
         np.linalg.norm(middle_of(crop.image.affine, ROI.shape) - world(image, (70, 54, 60))) < 1.5
     )
@@ -122,11 +132,11 @@ def test_the_last_lesion_is_never_dropped() -> None:
 def test_a_large_lesion_widens_the_window() -> None:
     image, mask = patient(((50.0, 54.0, 60.0), 25.0))
     crop = crop_to_tumour(image, mask, SCHEMA, ROI)
-    assert crop.scale == pytest.approx((50 + 2 * 10) / 48, rel=0.03)
+    assert crop.record.scale == pytest.approx((50 + 2 * 10) / 48, rel=0.03)
     assert crop.image.shape == ROI.shape
-    expected = np.array(ROI.spacing_mm) * crop.scale
+    expected = np.array(ROI.spacing_mm) * crop.record.scale
     assert crop.image.spacing_mm == pytest.approx(tuple(expected))
-    assert crop.window.grid.spacing_mm == pytest.approx(tuple(expected))
+    assert crop.record.window.grid.spacing_mm == pytest.approx(tuple(expected))
     tumour = (crop.label_map.data == 2).sum() * crop.label_map.voxel_volume_mm3
     assert tumour == pytest.approx(ball_mm3(25), rel=0.05)
 
@@ -134,8 +144,8 @@ def test_a_large_lesion_widens_the_window() -> None:
 def test_at_the_border_the_window_moves_and_is_not_cut() -> None:
     image, mask = patient(((3.0, 54.0, 115.0), 8.0))
     crop = crop_to_tumour(image, mask, SCHEMA, ROI)
-    assert crop.touches_border
-    assert crop.scale == 1
+    assert crop.record.touches_border
+    assert crop.record.scale == 1
     assert crop.image.data.min() > 30  # nothing is padded
     # The window's faces lie on the scan's: the first in x, the last in z.
     corner = np.linalg.solve(crop.image.affine, [*world(image, (0.0, 54.0, 120.0)), 1])
@@ -149,8 +159,8 @@ def test_closing_does_not_eat_a_lesion_at_the_border() -> None:
     flat = mask.data.copy()
     flat[0, 40:60, 20:40] = 2  # one voxel thick, on the first slice
     crop = crop_to_tumour(image, mask.with_data(flat), SCHEMA, ROI)
-    assert crop.index_lesion_volume_mm3 == pytest.approx(400 * mask.voxel_volume_mm3)
-    assert crop.touches_border
+    assert crop.record.lesion_volume_mm3 == pytest.approx(400 * mask.voxel_volume_mm3)
+    assert crop.record.touches_border
 
 
 def test_a_scan_smaller_than_the_window_is_padded() -> None:
@@ -169,17 +179,21 @@ def test_a_scan_smaller_than_the_window_is_padded() -> None:
     # The whole scan is in the window: no voxel was moved out.
     held = np.count_nonzero(~padded) * crop.image.voxel_volume_mm3
     assert held == pytest.approx(25 * 36 * 32, rel=0.15)
-    back = crop.place_back(crop.label_map.data, small)
+    back = crop.place_back(crop.label_map.data)
     assert dice(back.data == 2, small_mask.data == 2) > 0.88
 
 
 def test_without_a_tumour_the_liver_is_taken_and_said_to_be() -> None:
     image, mask = patient()
     crop = crop_to_tumour(image, mask, SCHEMA, ROI)
-    assert (crop.fallback, crop.n_lesions, crop.index_lesion_volume_mm3) == ("liver", 0, 0.0)
+    assert (crop.record.fallback, crop.record.n_lesions, crop.record.lesion_volume_mm3) == (
+        "liver",
+        0,
+        0.0,
+    )
     assert np.linalg.norm(middle_of(crop.image.affine, ROI.shape) - world(image, MIDDLE_MM)) < 1.5
     schema = LabelSchema(("background", "liver"))
-    assert crop_to_tumour(image, mask, schema, ROI).fallback == "liver"
+    assert crop_to_tumour(image, mask, schema, ROI).record.fallback == "liver"
 
 
 def test_with_neither_there_is_nowhere_to_crop() -> None:
@@ -189,6 +203,14 @@ def test_with_neither_there_is_nowhere_to_crop() -> None:
         crop_to_tumour(image, empty, SCHEMA, ROI)
     with pytest.raises(InputError, match="neither tumour nor liver"):
         crop_to_tumour(image, mask, LabelSchema(("background", "spleen")), ROI)
+
+
+def test_a_segmenter_that_found_nothing_leaves_the_scans_middle() -> None:
+    image, mask = patient()
+    empty = mask.with_data(np.zeros_like(mask.data))
+    (crop,) = crop_to_lesions(image, empty, SCHEMA, ROI, allow_empty=True)
+    assert (crop.record.fallback, crop.record.lesion) == ("scan", 0)
+    assert np.linalg.norm(middle_of(crop.image.affine, ROI.shape) - world(image, MIDDLE_MM)) < 1.5
 
 
 def test_another_grid_is_refused() -> None:
@@ -202,19 +224,12 @@ def test_a_mask_drawn_in_the_roi_returns_to_the_scan(radius_mm: float) -> None:
     image, mask = patient(((45.0, 60.0, 65.0), radius_mm))
     fine = ROI.model_copy(update={"shape": (48, 48, 32), "spacing_mm": (1.0, 1.0, 1.5)})
     crop = crop_to_tumour(image, mask, SCHEMA, fine)
-    back = crop.place_back(crop.label_map.data, image)
+    back = crop.place_back(crop.label_map.data)
     assert back.shape == image.shape
     assert back.data.dtype == np.uint8
     np.testing.assert_array_equal(back.affine, image.affine)
     assert dice(back.data == 2, mask.data == 2) > 0.95
-    assert not crop.place_back(np.zeros_like(crop.label_map.data), image).data.any()
-
-
-def test_a_mask_does_not_return_to_another_scan() -> None:
-    image, mask = patient(((45.0, 60.0, 65.0), 8.0))
-    crop = crop_to_tumour(image, mask, SCHEMA, ROI)
-    with pytest.raises(InputError, match="is not the scan that this ROI was cut from"):
-        crop.place_back(crop.label_map.data, Volume(image.data, np.eye(4)))
+    assert not crop.place_back(np.zeros_like(crop.label_map.data)).data.any()
 
 
 def test_a_crop_does_not_depend_on_how_the_file_was_stored(tmp_path: Path) -> None:
@@ -273,6 +288,103 @@ def test_a_cohort_is_cropped_with_its_table(tmp_path: Path) -> None:
     assert RoiConfig.model_validate(description["neonet3d"]["roi"]) == ROI
 
 
+TWO = (((30.0, 54.0, 60.0), 6.0), ((70.0, 54.0, 60.0), 9.0))
+
+
+def test_every_lesion_has_its_window() -> None:
+    image, mask = patient(*TWO)
+    crops = crop_to_lesions(image, mask, SCHEMA, ROI)
+    for crop, (centre_mm, radius_mm) in zip(crops, reversed(TWO), strict=True):
+        middle = middle_of(crop.image.affine, ROI.shape)
+        assert np.linalg.norm(middle - world(image, centre_mm)) < 1.5
+        assert crop.record.lesion_volume_mm3 == pytest.approx(ball_mm3(radius_mm), rel=0.05)
+    assert [(crop.record.lesion, crop.record.n_lesions) for crop in crops] == [(1, 2), (2, 2)]
+
+
+def test_without_a_lesion_there_is_one_crop_of_the_liver() -> None:
+    image, mask = patient()
+    (crop,) = crop_to_lesions(image, mask, SCHEMA, ROI)
+    assert (crop.record.fallback, crop.record.lesion, crop.record.n_lesions) == ("liver", 0, 0)
+
+
+def test_every_lesion_is_a_case_of_its_patient(tmp_path: Path) -> None:
+    """Same participant, outcome, split and further columns."""
+    cohort = cohort_of(tmp_path / "scans", [patient(*TWO), patient()])
+    cropped = crop_cohort(cohort, tmp_path / "rois", ROI, all_lesions=True)
+    table = read_participants(cropped.root, "pni").set_index("case")
+    assert list(table.index) == ["case_0-1", "case_0-2", "case_1-1"]
+    assert table["participant_id"].tolist() == ["p0", "p0", "p0"]
+    assert table["age"].tolist() == ["60", "60", "61"]
+    assert [case.outcome for case in cropped] == [0, 0, 1]
+    assert [case.split for case in cropped] == ["train", "train", "test"]
+    records = [read_record(cropped.root, case.name) for case in cropped]
+    assert [(r.case, r.lesion, r.fallback) for r in records if r] == [
+        ("case_0", 1, None),
+        ("case_0", 2, None),
+        ("case_1", 0, "liver"),
+    ]
+
+
+def test_folds_keep_the_lesions_of_a_patient_together(tmp_path: Path) -> None:
+    """Also where participants.tsv has one row per patient and no further ids."""
+    writer = CohortWriter(tmp_path / "scans", SCHEMA, outcome_name="pni", channel="MR")
+    for index in range(6):
+        mask = np.ones((20, 16, 10), np.uint8)
+        mask[2:6, 4:9, 2:6] = 2
+        if index % 2:
+            mask[12:15, 4:9, 2:6] = 2
+        image = np.random.default_rng(index).normal(100, 9, mask.shape).astype(np.float32)
+        writer.add(
+            f"case_{index}",
+            Volume(image, np.eye(4)),
+            Volume(mask, np.eye(4)),
+            outcome=index // 2 % 2,
+        )
+    roi = ROI.model_copy(update={"minimum_volume_mm3": 0})
+    cropped = crop_cohort(writer.finish(), tmp_path / "rois", roi, all_lesions=True)
+    assert len(cropped) == 9
+    for fold in stratified_folds(cropped, 2, seed=0):
+        training, held_out = (
+            {case.name.rpartition("-")[0] for case in part}
+            for part in (fold.training, fold.held_out)
+        )
+        assert not training & held_out
+        assert training | held_out == {f"case_{index}" for index in range(6)}
+
+
+def test_a_cohort_is_cropped_by_the_segmenters_probability(tmp_path: Path) -> None:
+    cohort = cohort_of(tmp_path / "scans", [patient(*TWO), patient(*TWO)])
+    doubt = np.where(positions_mm()[..., 0] > 50, 0.1, 1.0).astype(np.float32)
+
+    def probability(case: Case) -> ImageArray | None:
+        return doubt if case.name == "case_0" else None
+
+    cropped = crop_cohort(cohort, tmp_path / "rois", ROI, tumour_probability=probability)
+    records = [read_record(cropped.root, case.name) for case in cropped]
+    volumes = [record.lesion_volume_mm3 for record in records if record]
+    assert volumes == [
+        pytest.approx(ball_mm3(6), rel=0.05),
+        pytest.approx(ball_mm3(9), rel=0.05),
+    ]
+
+
+def test_a_grid_of_the_scans_own_spacing_copies_its_voxels() -> None:
+    """No blur, and a mask comes back as it was drawn, wherever the lesion lies."""
+    rng = np.random.default_rng(3)
+    for start in rng.integers(0, 20, size=(8, 3)):
+        image = rng.normal(100, 10, (40, 40, 40)).astype(np.float32)
+        mask = np.ones(image.shape, np.uint8)
+        x, y, z = start
+        mask[x : x + 5, y : y + 6, z : z + 7] = 2
+        roi = RoiConfig(shape=(20, 21, 22), spacing_mm=(1, 1, 1), margin_mm=5, minimum_volume_mm3=0)
+        crop = crop_to_tumour(Volume(image, np.eye(4)), Volume(mask, np.eye(4)), SCHEMA, roi)
+        i, j, k = (round(mm) for mm in crop.record.first_mm)
+        seen = image[i : i + 20, j : j + 21, k : k + 22]
+        np.testing.assert_allclose(crop.image.data, seen, rtol=1e-6)
+        back = crop.place_back(crop.label_map.data)
+        np.testing.assert_array_equal(back.data == 2, mask == 2)
+
+
 def test_a_case_without_mask_stops_the_cropping_and_leaves_nothing(tmp_path: Path) -> None:
     image, mask = patient(((45.0, 60.0, 65.0), 8.0))
     cohort = cohort_of(tmp_path / "scans", [(image, mask), (image, None)])
@@ -290,7 +402,7 @@ def test_a_real_liver_is_cropped(real_data: Callable[[str], Path]) -> None:
         shape=(96, 96, 48), spacing_mm=(1.0, 1.0, 2.0), margin_mm=10, minimum_volume_mm3=100
     )
     crop = crop_to_tumour(image, mask, LabelSchema(("background", "liver")), wide)
-    assert crop.fallback == "liver"
+    assert crop.record.fallback == "liver"
     assert (crop.label_map.data == 1).mean() > 0.2
-    back = crop.place_back(crop.label_map.data, image).data == 1
+    back = crop.place_back(crop.label_map.data).data == 1
     assert (mask.data[back] == 1).mean() > 0.97

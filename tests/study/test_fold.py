@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -253,3 +254,37 @@ def test_a_fold_predicts_each_held_out_case_with_every_arm(
     # Predicted patches are cut where NeoSeg saw the tumour, not where the reference has it.
     assert count_without_tumour(trained.crops) <= len(HELD_OUT)
     assert len(list((trained.crops / "crops").glob("*.json"))) == len(HELD_OUT)
+
+
+def test_a_patient_in_whom_neoseg_finds_nothing_is_predicted_and_counted(
+    divided: Divided,
+    trained: FoldPaths,
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of three held-out patients one shows no tumour, one not even a liver."""
+
+    def predict(_: object, cases: Cohort, folder: Path) -> None:
+        for case in cases:
+            _, mask = case.read_with_mask()
+            found = mask.data.copy()
+            if case.name == HELD_OUT[0]:
+                found[found == 4] = 1
+            elif case.name == HELD_OUT[1]:
+                found[:] = 0
+            mask.with_data(found).write(folder / f"{case.name}.nii.gz")
+
+    monkeypatch.setattr("neonet3d.study.fold.predict_cases", predict)
+    paths = FoldPaths(tmp_path / "fold-0")
+    shutil.copytree(trained.root, paths.root)
+    for stage in (paths.masks, paths.crops, paths.predictions.parent):
+        shutil.rmtree(stage, ignore_errors=True)
+    run_fold(divided.scans, divided.crops, tiny, paths, untimed)
+    rows = list(csv.DictReader(paths.predictions.read_text().splitlines()))
+    assert [row["case"] for row in rows] == list(HELD_OUT)
+    assert all(0 <= float(row[arm]) <= 1 for row in rows for arm in ARMS)
+    assert count_without_tumour(paths.crops) == 2
+    # Without a liver there is no reference intensity: the training cases' prevalence.
+    training = divided.crops.training.outcomes
+    assert [float(rows[1][arm]) for arm in ARMS] == pytest.approx([training.mean()] * 3, abs=1e-6)

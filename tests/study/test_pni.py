@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold, stratified_folds
 from neonet3d.cohort.splits import read_splits
 from neonet3d.config import Config, load_config
@@ -302,6 +302,21 @@ def test_cases_without_masks_are_refused(scans: Cohort, tiny: Config, tmp_path: 
     cohort = replace(scans, cases=(*scans.cases[:3], bare, *scans.cases[4:]))
     with pytest.raises(InputError, match=r"1 cases of .* have no mask \(the first is case_3\)"):
         study(cohort, tmp_path / "run", tiny)
+
+
+def test_reference_masks_without_tumour_are_refused(
+    scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    writer = CohortWriter(tmp_path / "scans", scans.schema, outcome_name="pni", channel="HBP")
+    for case in scans:
+        image, mask = case.read_with_mask()
+        data = mask.data.copy()
+        if case.name == "case_3":
+            data[data == 4] = 1
+        writer.add(case.name, image, mask.with_data(data), outcome=case.outcome)
+    with pytest.raises(InputError, match=r"1 cases have no tumour .*the first is case_3.*Remove"):
+        study(writer.finish(), tmp_path / "run", tiny)
+    assert not (tmp_path / "run" / "fold-0").exists()
 
 
 def test_a_run_says_its_splits_and_takes_them_again(

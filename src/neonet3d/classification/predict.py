@@ -14,6 +14,7 @@ from neonet3d.classification.baseline import ResNetBaseline
 from neonet3d.classification.features import encode_patches, encodings_of
 from neonet3d.classification.patten import PattenNet
 from neonet3d.classification.train import FrozenClassifier
+from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import Patches, load_patches, orientations_of
 from neonet3d.config import AutoencoderConfig, ClassifierConfig
@@ -52,14 +53,20 @@ class Classifier:
         fabric().to_device(model)
         return cls(model.eval(), card)
 
+    @property
+    def prevalence(self) -> float:
+        """Share of the outcome among the real training cases: what is known of an unseen case."""
+        network = self.model if isinstance(self.model, ResNetBaseline) else self.model.network
+        return float(torch.sigmoid(network.prior_logit))
+
     @torch.inference_mode()
     def predict(self, cohort: Cohort, *, allow_no_tumour: bool = False) -> Float[np.ndarray, " n"]:
         """Probability of the outcome for each case, averaged over orientations.
 
         Args:
             cohort: patches on the classifier's field of view (crop whole scans first).
-            allow_no_tumour: predict even where the mask holds no tumour, so that the patch shows
-                the middle of the liver.
+            allow_no_tumour: predict even where there is no tumour, so that the patch shows the
+                middle of the liver.
 
         Raises:
             InputError: other classes, whole scans, a case without a tumour, or without a mask where
@@ -69,7 +76,7 @@ class Classifier:
         assert self.card.normaliser is not None  # every classifier records one
         patches = load_patches(cohort, self.card.grid, self.card.normaliser)
         if not allow_no_tumour:
-            _refuse_without_tumour(cohort, patches)
+            refuse_without_tumour(cohort)
         if isinstance(self.model, ResNetBaseline):
             return self._predict_baseline(self.model, patches).numpy()
         return self._predict_patten(self.model, patches).numpy()
@@ -115,15 +122,3 @@ def _build_frozen(card: ArtefactCard) -> FrozenClassifier:
     fine, coarse = 8 + config.channels, 2 * config.channels + config.latent_channels
     network = PattenNet(fine, coarse, len(card.parts["regions"]), settings)
     return FrozenClassifier(Encoder(config), network)
-
-
-def _refuse_without_tumour(cohort: Cohort, patches: Patches) -> None:
-    if "tumour" not in cohort.schema or patches.label_maps is None:
-        return
-    found = (patches.label_maps == cohort.schema.value("tumour")).flatten(1).any(1).tolist()
-    lost = [case.name for case, has in zip(cohort, found, strict=True) if not has]
-    if lost:
-        raise InputError(
-            f"{len(lost)} cases show no tumour (the first is {lost[0]}), so their patch is the "
-            "middle of the liver. Check their masks, or say --allow-no-tumour."
-        )

@@ -13,6 +13,7 @@ from neonet3d.classification.baseline import ResNetBaseline
 from neonet3d.classification.features import encode_patches, encodings_of
 from neonet3d.classification.patten import PattenNet, frozen_tokens
 from neonet3d.classification.regions import region_names
+from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, load_patches, orientations_of
 from neonet3d.config import Config
@@ -47,16 +48,27 @@ class LogitObjective(nn.Module):
         return F.binary_cross_entropy_with_logits(self.network(*inputs), target)
 
 
-def train_patten(fold: Fold, encoder_folder: Path, config: Config, folder: Path) -> None:
+def train_patten(
+    fold: Fold,
+    encoder_folder: Path,
+    config: Config,
+    folder: Path,
+    *,
+    allow_no_tumour: bool = False,
+) -> None:
     """Fit PattenNet on the training cases of one fold.
 
     Args:
         encoder_folder: an autoencoder that was trained on (real) cases of the same fold.
+        allow_no_tumour: learn even from patches that show the middle of the liver.
 
     Raises:
-        InputError: no outcomes, one class only, or an encoder of another cohort.
+        InputError: no outcomes, one class only, a case without a tumour, or an encoder of another
+            cohort.
     """
     outcomes = _both_classes(fold)
+    if not allow_no_tumour:
+        refuse_without_tumour(fold.training)
     autoencoder, parent = load_autoencoder(encoder_folder)
     encoder = autoencoder.encoder
     parent.refuse_other_classes(fold.training.schema)
@@ -115,9 +127,22 @@ def train_patten(fold: Fold, encoder_folder: Path, config: Config, folder: Path)
     remove_training_state(folder)
 
 
-def train_baseline(fold: Fold, reference: ArtefactCard, config: Config, folder: Path) -> None:
-    """Fit the ResNet on the same patches (grid and normaliser of ``reference``), end to end."""
+def train_baseline(
+    fold: Fold,
+    reference: ArtefactCard,
+    config: Config,
+    folder: Path,
+    *,
+    allow_no_tumour: bool = False,
+) -> None:
+    """Fit the ResNet on the same patches (grid and normaliser of ``reference``), end to end.
+
+    Raises:
+        InputError: no outcomes, one class only, or a case without a tumour.
+    """
     outcomes = _both_classes(fold)
+    if not allow_no_tumour:
+        refuse_without_tumour(fold.training)
     card = new_card(
         "ResNetBaseline",
         fold=fold,

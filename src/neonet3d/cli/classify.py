@@ -27,6 +27,11 @@ from neonet3d.cli.options import (
     training_fold,
 )
 
+AllowNoTumour = Annotated[
+    bool,
+    typer.Option("--allow-no-tumour", help="Take patches of the liver's middle without a tumour."),
+]
+
 app = typer.Typer(help="NeoCls: train PattenNet, predict outcomes.", no_args_is_help=True)
 
 
@@ -44,6 +49,7 @@ def train(
     ] = None,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
+    allow_no_tumour: AllowNoTumour = False,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -57,16 +63,21 @@ def train(
     """
     from neonet3d.classification.predict import Classifier
     from neonet3d.classification.train import train_patten
+    from neonet3d.classification.tumourless import refuse_without_tumour
     from neonet3d.generation.train import train_autoencoder
     from neonet3d.metrics.discrimination import delong
 
     settings = resolve(preset, config, overrides, seed)
     chosen = training_fold(cohort, fold, settings.seed, splits)
-    _ = chosen.training.outcomes  # a cohort without labels is refused before an encoder is trained
+    # A cohort without labels or tumours is refused before an encoder is trained.
+    _ = chosen.training.outcomes
+    if not allow_no_tumour:
+        refuse_without_tumour(chosen.training)
+        refuse_without_tumour(chosen.held_out)
     if encoder is None:
         encoder = out / "autoencoder"
         train_autoencoder(chosen, settings, encoder)
-    train_patten(chosen, encoder, settings, out / "patten")
+    train_patten(chosen, encoder, settings, out / "patten", allow_no_tumour=allow_no_tumour)
     result: dict[str, object] = {
         "model": str(out / "patten"),
         "fold": chosen.name,
@@ -74,7 +85,8 @@ def train(
     }
     sentence = f"{out / 'patten'}: PattenNet of {len(chosen.training)} cases ({chosen.name})."
     if len(chosen.held_out):
-        probability = Classifier.load(out / "patten").predict(chosen.held_out)
+        classifier = Classifier.load(out / "patten")
+        probability = classifier.predict(chosen.held_out, allow_no_tumour=allow_no_tumour)
         interval = delong(chosen.held_out.outcomes, probability)
         result |= {"test_auc": interval.value, "test": interval_json(interval)}
         sentence += f"\nTest AUC {interval_text(interval)} ({interval.method})."
@@ -87,10 +99,7 @@ def predict(
     cohort: CohortPath,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
-    allow_no_tumour: Annotated[
-        bool,
-        typer.Option("--allow-no-tumour", help="Predict cases whose mask shows no tumour too."),
-    ] = False,
+    allow_no_tumour: AllowNoTumour = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:

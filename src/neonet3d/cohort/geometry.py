@@ -99,7 +99,8 @@ def interpolation_matrix(
 
 def resample_image(source: Volume, window: Window) -> ImageArray:
     """Read an image through a window; voxels outside the source are 0."""
-    return _apply(source.data.astype(np.float32), _matrices(source, window))
+    axes = _axes(source, window)
+    return _framed(_apply(_seen(source.data, axes), axes), axes)
 
 
 def resample_label_map(source: Volume, window: Window, *, n_classes: int) -> LabelMap:
@@ -111,14 +112,11 @@ def resample_label_map(source: Volume, window: Window, *, n_classes: int) -> Lab
     class's membership, and what lies on a ridge goes to that class: a thin tube stays in one
     piece, one voxel wide, and a thick body keeps its volume.
     """
-    matrices = _matrices(source, window, partial_volume=True)
-    return vote(
-        window.grid.shape,
-        (
-            _apply((source.data == value).astype(np.float32), matrices)
-            for value in range(1, n_classes)
-        ),
-    )
+    axes = _axes(source, window, partial_volume=True)
+    seen = _seen(source.data, axes)
+    shape = tuple(axis.rows.stop - axis.rows.start for axis in axes)
+    inside = vote(shape, (_apply(seen == value, axes) for value in range(1, n_classes)))
+    return _framed(inside, axes)
 
 
 def vote(shape: Shape, memberships: Iterable[ImageArray]) -> LabelMap:
@@ -167,11 +165,30 @@ def place_label_map_back(
     )
 
 
-def _matrices(
-    source: Volume, window: Window, *, partial_volume: bool = False
-) -> list[Float[np.ndarray, "out in"]]:
-    return [
-        interpolation_matrix(
+@dataclass(frozen=True)
+class _Axis:
+    """An interpolation matrix without the rows and columns that are all zero.
+
+    A window sees a part of its source, and lies on a part of it: the work is that of the parts.
+
+    Attributes:
+        weights: the matrix between ``rows`` and ``columns``.
+        rows: voxels of the target that lie in the source, and one more on both sides, so that a
+            neighbour outside is seen to be 0.
+        columns: voxels of the source that are read.
+        n_out: voxels of the target.
+    """
+
+    weights: Float[np.ndarray, "rows columns"]
+    rows: slice
+    columns: slice
+    n_out: int
+
+
+def _axes(source: Volume, window: Window, *, partial_volume: bool = False) -> list[_Axis]:
+    axes = []
+    for axis in range(3):
+        matrix = interpolation_matrix(
             source.shape[axis],
             window.grid.shape[axis],
             spacing_in_mm=source.spacing_mm[axis],
@@ -179,11 +196,33 @@ def _matrices(
             first_mm=window.first_mm[axis],
             partial_volume=partial_volume,
         )
-        for axis in range(3)
-    ]
+        rows, columns = _span(np.any(matrix, axis=1), border=1), _span(np.any(matrix, axis=0))
+        axes.append(_Axis(matrix[rows, columns], rows, columns, len(matrix)))
+    return axes
 
 
-def _apply(data: ImageArray, matrices: list[Float[np.ndarray, "out in"]]) -> ImageArray:
-    for axis, matrix in enumerate(matrices):
-        data = np.moveaxis(np.tensordot(matrix, data, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(data, dtype=np.float32)
+def _span(used: Bool[np.ndarray, " n"], *, border: int = 0) -> slice:
+    """From the first True to the last; where there is none, the first voxel."""
+    where = np.flatnonzero(used)
+    first, last = (int(where[0]), int(where[-1])) if len(where) else (0, 0)
+    return slice(max(first - border, 0), min(last + 1 + border, len(used)))
+
+
+def _seen(data: ImageArray | LabelMap, axes: list[_Axis]) -> ImageArray | LabelMap:
+    x, y, z = (axis.columns for axis in axes)
+    return data[x, y, z]
+
+
+def _apply(data: np.ndarray, axes: list[_Axis]) -> ImageArray:
+    data = data.astype(np.float32)
+    for axis, part in enumerate(axes):
+        data = np.moveaxis(np.tensordot(part.weights, data, axes=(1, axis)), 0, axis)
+    return np.ascontiguousarray(data)
+
+
+def _framed(inside: np.ndarray, axes: list[_Axis]) -> np.ndarray:
+    """The whole target: 0 around what lies in the source."""
+    x, y, z = axes
+    whole = np.zeros((x.n_out, y.n_out, z.n_out), inside.dtype)
+    whole[x.rows, y.rows, z.rows] = inside
+    return whole

@@ -1,41 +1,29 @@
 """TLCR: tumour-localised cropping (NeoNet, arXiv:2603.29449; the steps are ours).
 
-A window of fixed size in mm is laid over the index lesion and read onto the ROI grid. The masks
-stay as they were drawn: closing and small components decide where to look, not what is seen.
+A window of fixed size in mm is laid over a lesion and read onto the ROI grid. The masks stay as
+they were drawn: closing and small components decide where to look, not what is seen.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy import ndimage
+from jaxtyping import Float
 
-from neonet3d.cohort.cohort import Cohort, CohortWriter
+from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.geometry import (
-    Grid,
-    Window,
-    place_label_map_back,
-    resample_image,
-    resample_label_map,
-)
+from neonet3d.cohort.geometry import Grid, Window, resample_image, resample_label_map
 from neonet3d.cohort.layout import read_participants
-from neonet3d.cohort.volume import (
-    GRID_TOLERANCE_MM,
-    Volume,
-    corner_distance_mm,
-    require_same_grid,
-    write_atomically,
-)
+from neonet3d.cohort.volume import Volume, require_same_grid
 from neonet3d.config import RoiConfig
 from neonet3d.errors import InputError
+from neonet3d.segmentation.crop_record import CropRecord, write_record
+from neonet3d.segmentation.lesions import Lesion, bounding_box, find_lesions
 from neonet3d.types import Advance, ImageArray, LabelMap, LabelSchema, no_advance
-
-TOUCHING = ndimage.generate_binary_structure(3, 3)  # voxels that share a corner are one lesion
 
 
 @dataclass(frozen=True)
@@ -45,56 +33,20 @@ class RoiCrop:
     Attributes:
         image: float32 on the ROI grid; 0 outside the scan.
         label_map: uint8 on the ROI grid; background outside the scan.
-        window: where the ROI grid lies on the scan.
-        scale: by how much the window was widened to hold a large lesion; 1 otherwise.
-        fallback: ``"liver"`` when there is no tumour and the liver's centre was taken.
-        n_lesions: components of the minimum volume or more.
-        index_lesion_volume_mm3: of the lesion that the window was laid over; 0 without tumour.
-        touches_border: the index lesion reaches the border of the scan, so it may be cut off.
+        record: where the ROI grid lies on the scan, and over which lesion.
     """
 
     image: Volume
     label_map: Volume
-    window: Window
-    scale: float
-    fallback: str | None
-    n_lesions: int
-    index_lesion_volume_mm3: float
-    touches_border: bool
+    record: CropRecord
 
-    def record(self) -> dict[str, object]:
-        """All but the voxels, for a JSON file."""
-        return {
-            "first_mm": list(self.window.first_mm),
-            "shape": list(self.window.grid.shape),
-            "spacing_mm": list(self.window.grid.spacing_mm),
-            "scale": self.scale,
-            "fallback": self.fallback,
-            "n_lesions": self.n_lesions,
-            "index_lesion_volume_mm3": self.index_lesion_volume_mm3,
-            "touches_border": self.touches_border,
-        }
-
-    def place_back(self, label_map: LabelMap, target: Volume) -> Volume:
-        """The inverse map: a mask drawn in the ROI, on the scan's own grid.
-
-        Args:
-            label_map: (x, y, z) on the ROI grid.
-            target: the scan that the ROI was cut from; voxels outside the window are background.
+    def place_back(self, label_map: LabelMap) -> Volume:
+        """The inverse map: a mask drawn in the ROI (x, y, z), on the scan's own grid.
 
         Raises:
-            InputError: when the ROI was not cut from ``target``.
+            InputError: a mask of another shape than the ROI.
         """
-        expected = Volume(self.image.data, self.window.affine(target))
-        if corner_distance_mm(expected, self.image) > GRID_TOLERANCE_MM:
-            raise InputError(
-                f"{_name(target)} is not the scan that this ROI was cut from (corners lie "
-                f"{corner_distance_mm(expected, self.image):.3g} mm apart). Give the original scan."
-            )
-        n_classes = int(label_map.max()) + 1
-        return target.with_data(
-            place_label_map_back(label_map, self.window, target, n_classes=n_classes)
-        )
+        return self.record.place_back(label_map)
 
 
 def crop_to_tumour(
@@ -104,6 +56,7 @@ def crop_to_tumour(
     roi: RoiConfig,
     *,
     tumour_probability: ImageArray | None = None,
+    allow_empty: bool = False,
 ) -> RoiCrop:
     """Cut the region of interest around the index lesion.
 
@@ -118,41 +71,60 @@ def crop_to_tumour(
         schema: classes of the mask; ``tumour``, and ``liver`` for the fallback.
         roi: the ROI grid and the lesion's minimum volume.
         tumour_probability: (x, y, z) of the scan in [0, 1]; 1 for a mask that was drawn.
+        allow_empty: take the scan's middle where the mask holds neither tumour nor liver.
 
     Raises:
-        InputError: different grids; neither tumour nor liver in the mask.
+        InputError: different grids; neither tumour nor liver in the mask; a probability of another
+            shape.
     """
-    require_same_grid(image, label_map, name=_name(image))
-    lesions = _lesions(label_map, schema, roi.minimum_volume_mm3, tumour_probability)
-    if lesions:
-        index = max(lesions, key=lambda lesion: lesion.weight)
-        centre = (index.first + index.last) / 2
-        size_mm = (index.last - index.first + 1) * np.array(image.spacing_mm)
-        window_mm = Grid(roi.shape, roi.spacing_mm).extent_mm
-        scale = max(1.0, float(((size_mm + 2 * roi.margin_mm) / window_mm).max()))
-        at_border = (index.first == 0) | (index.last == np.array(image.shape) - 1)
-    else:
-        centre, scale = _liver_centre(label_map, schema), 1.0
-    x, y, z = (np.array(roi.spacing_mm) * scale).tolist()
-    window = _window_inside(image, Grid(roi.shape, (x, y, z)), centre)
-    affine = window.affine(image)
-    masks = resample_label_map(label_map, window, n_classes=len(schema))
-    return RoiCrop(
-        image=Volume(resample_image(image, window), affine, image.source, image.user_axes),
-        label_map=Volume(masks, affine, label_map.source, image.user_axes),
-        window=window,
-        scale=scale,
-        fallback=None if lesions else "liver",
-        n_lesions=len(lesions),
-        index_lesion_volume_mm3=index.volume_mm3 if lesions else 0.0,
-        touches_border=bool(at_border.any()) if lesions else False,
-    )
+    lesions = _lesions(image, label_map, schema, roi, tumour_probability)
+    scan = (image, label_map, schema, roi)
+    return _crop_to(lesions, min(1, len(lesions)), *scan, allow_empty=allow_empty)
 
 
-def crop_cohort(cohort: Cohort, out: Path, roi: RoiConfig, advance: Advance = no_advance) -> Cohort:
+def crop_to_lesions(
+    image: Volume,
+    label_map: Volume,
+    schema: LabelSchema,
+    roi: RoiConfig,
+    *,
+    tumour_probability: ImageArray | None = None,
+    allow_empty: bool = False,
+) -> list[RoiCrop]:
+    """Cut a region of interest around each lesion, the index lesion first.
+
+    One as ``crop_to_tumour`` cuts it for every component of the minimum volume, by descending
+    volume x mean probability; without a tumour just the liver's middle. What a window shows of
+    other lesions stays tumour in its mask. Arguments and errors are those of ``crop_to_tumour``.
+    """
+    lesions = _lesions(image, label_map, schema, roi, tumour_probability)
+    numbers = range(1, len(lesions) + 1) if lesions else [0]
+    scan = (image, label_map, schema, roi)
+    return [_crop_to(lesions, number, *scan, allow_empty=allow_empty) for number in numbers]
+
+
+def crop_cohort(
+    cohort: Cohort,
+    out: Path,
+    roi: RoiConfig,
+    advance: Advance = no_advance,
+    *,
+    all_lesions: bool = False,
+    tumour_probability: Callable[[Case], ImageArray | None] | None = None,
+    allow_empty: bool = False,
+) -> Cohort:
     """Cut every case of a cohort; ``crops/<case>.json`` says how.
 
-    Participants, outcomes, split and further columns are kept.
+    Participants, outcomes, split and further columns are kept, so that folds keep the patches of a
+    patient together.
+
+    Args:
+        all_lesions: one patch per lesion, ``<case>-1``, ``<case>-2`` and so on, the index lesion
+            first; otherwise one patch per case, under its name.
+        tumour_probability: of a case, on the grid of its scan in RAS+; without it (or where it
+            gives None) lesions weigh by their volume alone.
+        allow_empty: for masks that were predicted: one with neither tumour nor liver gives the
+            scan's middle. A mask that was drawn and is empty is a fault of the cohort.
 
     Raises:
         InputError: a case without a mask, or with neither tumour nor liver; ``out`` not empty.
@@ -175,83 +147,139 @@ def crop_cohort(cohort: Cohort, out: Path, roi: RoiConfig, advance: Advance = no
             durable=False,
         )
         for case in cohort:
-            image, label_map = case.read_with_mask()
-            crop = crop_to_tumour(image, label_map, cohort.schema, roi)
-            writer.add(
-                case.name,
-                crop.image,
-                crop.label_map,
-                outcome=case.outcome,
-                participant=case.participant,
-                extra=further[case.name],
-            )
-            record = json.dumps(crop.record(), indent=2) + "\n"
-            path = folder / "crops" / f"{case.name}.json"
-            write_atomically(path, record.encode(), durable=False)
+            scan = (*case.read_with_mask(), cohort.schema, roi)
+            weights = tumour_probability(case) if tumour_probability else None
+            if all_lesions:
+                crops = crop_to_lesions(*scan, tumour_probability=weights, allow_empty=allow_empty)
+            else:
+                crops = [crop_to_tumour(*scan, tumour_probability=weights, allow_empty=allow_empty)]
+            for number, crop in enumerate(crops, start=1):
+                name = f"{case.name}-{number}" if all_lesions else case.name
+                writer.add(
+                    name,
+                    crop.image,
+                    crop.label_map,
+                    outcome=case.outcome,
+                    participant=case.participant,
+                    extra=further[case.name],
+                )
+                write_record(folder, name, crop.record.model_copy(update={"case": case.name}))
             advance(note=case.name)
         writer.finish({"roi": roi.model_dump(mode="json")})
     return Cohort.open(out)
 
 
-@dataclass(frozen=True)
-class _Lesion:
-    """A component of the tumour: its bounding box in voxels, and volume x mean probability."""
-
-    first: Int[np.ndarray, " 3"]
-    last: Int[np.ndarray, " 3"]
-    volume_mm3: float
-    weight: float
-
-
 def _lesions(
+    image: Volume,
     label_map: Volume,
     schema: LabelSchema,
-    minimum_volume_mm3: float,
+    roi: RoiConfig,
     tumour_probability: ImageArray | None,
-) -> list[_Lesion]:
-    """Components after closing by one voxel; those under the minimum go, but never all of them."""
-    if "tumour" not in schema:
-        return []
-    tumour = label_map.data == schema.value("tumour")
-    probability = np.ones(label_map.shape) if tumour_probability is None else tumour_probability
-    # Padded, or closing would eat what lies at the border of the scan.
-    closed = ndimage.binary_closing(np.pad(tumour, 1))[1:-1, 1:-1, 1:-1]
-    components, n = ndimage.label(closed, TOUCHING)
-    voxels = np.bincount(components.ravel(), minlength=n + 1)[1:]
-    weights = ndimage.sum_labels(probability, components, range(1, n + 1))
-    lesions = [
-        _Lesion(
-            first=np.array([axis.start for axis in box]),
-            last=np.array([axis.stop for axis in box]) - 1,
-            volume_mm3=float(count) * label_map.voxel_volume_mm3,
-            weight=float(weight),
-        )
-        for box, count, weight in zip(
-            ndimage.find_objects(components), voxels, weights, strict=True
-        )
-    ]
-    large = [lesion for lesion in lesions if lesion.volume_mm3 >= minimum_volume_mm3]
-    if large or not lesions:
-        return large
-    return [max(lesions, key=lambda lesion: lesion.volume_mm3)]
+) -> list[Lesion]:
+    require_same_grid(image, label_map, name=_name(image))
+    return find_lesions(
+        label_map,
+        schema,
+        minimum_volume_mm3=roi.minimum_volume_mm3,
+        tumour_probability=tumour_probability,
+    )
 
 
-def _liver_centre(label_map: Volume, schema: LabelSchema) -> Float[np.ndarray, " 3"]:
-    if "liver" not in schema or not (liver := label_map.data == schema.value("liver")).any():
-        raise InputError(
-            f"{_name(label_map)}: the mask holds neither tumour nor liver, so there is nowhere to "
-            f"crop (its classes are {list(schema.names)}). Segment the scan first or leave it out."
-        )
-    return np.argwhere(liver).mean(0)
+def _crop_to(
+    lesions: list[Lesion],
+    number: int,
+    image: Volume,
+    label_map: Volume,
+    schema: LabelSchema,
+    roi: RoiConfig,
+    *,
+    allow_empty: bool,
+) -> RoiCrop:
+    """The window over lesion ``number`` (from 1), or over the middle of the liver for 0."""
+    lesion = lesions[number - 1] if number else None
+    spacing_mm = np.array(image.spacing_mm)
+    fallback: Literal["liver", "scan"] | None = None
+    if lesion is None:
+        centre = _liver_centre(label_map, schema)
+        fallback = "scan" if centre is None else "liver"
+        if centre is None and not allow_empty:
+            raise InputError(
+                f"{_name(label_map)}: the mask holds neither tumour nor liver, so there is nowhere "
+                f"to crop (its classes are {list(schema.names)}). Segment the scan first or leave "
+                "it out."
+            )
+        middle = (np.array(image.shape) - 1) / 2
+        centre_mm = (middle if centre is None else centre) * spacing_mm
+        low_mm, high_mm = centre_mm, centre_mm
+        touches_border = False
+    else:
+        low_mm = (lesion.first - 0.5) * spacing_mm - roi.margin_mm
+        high_mm = (lesion.last + 0.5) * spacing_mm + roi.margin_mm
+        at_border = (lesion.first == 0) | (lesion.last == np.array(image.shape) - 1)
+        touches_border = bool(at_border.any())
+    narrow = Grid(roi.shape, roi.spacing_mm)
+    scale = max(1.0, float(((high_mm - low_mm) / narrow.extent_mm).max()))
+    x, y, z = (np.array(roi.spacing_mm) * scale).tolist()
+    window = _window_around(low_mm, high_mm, image, Grid(roi.shape, (x, y, z)))
+    affine = window.affine(image)
+    masks = resample_label_map(label_map, window, n_classes=len(schema))
+    record = CropRecord(
+        case=_name(image),
+        lesion=number,
+        n_lesions=len(lesions),
+        lesion_volume_mm3=lesion.volume_mm3 if lesion else 0.0,
+        touches_border=touches_border,
+        fallback=fallback,
+        scale=scale,
+        first_mm=window.first_mm,
+        shape=window.grid.shape,
+        spacing_mm=window.grid.spacing_mm,
+        scan_shape=image.shape,
+        scan_affine=image.affine.tolist(),
+        scan_axes=image.user_axes,
+    )
+    return RoiCrop(
+        image=Volume(resample_image(image, window), affine, image.source, image.user_axes),
+        label_map=Volume(masks, affine, label_map.source, image.user_axes),
+        record=record,
+    )
 
 
-def _window_inside(source: Volume, grid: Grid, centre_voxel: np.ndarray) -> Window:
-    """The grid centred on a voxel, then moved: inside the scan, or around it where it is larger."""
-    spacing_mm = np.array(source.spacing_mm)
-    start_mm = centre_voxel * spacing_mm - grid.extent_mm / 2
-    low_mm = -spacing_mm / 2
-    high_mm = low_mm + np.array(source.shape) * spacing_mm - grid.extent_mm
-    start_mm = np.clip(start_mm, np.minimum(low_mm, high_mm), np.maximum(low_mm, high_mm))
+def _liver_centre(label_map: Volume, schema: LabelSchema) -> Float[np.ndarray, " 3"] | None:
+    """Centre of gravity of the liver, in voxels; None where there is none."""
+    if "liver" not in schema:
+        return None
+    liver = label_map.data == schema.value("liver")
+    box = bounding_box(liver)
+    if box is None:
+        return None
+    in_plane = liver[box].sum(axis=2)
+    profiles = (in_plane.sum(1), in_plane.sum(0), liver[box].sum(axis=(0, 1)))
+    return np.array(
+        [
+            side.start + np.average(np.arange(len(profile)), weights=profile)
+            for side, profile in zip(box, profiles, strict=True)
+        ]
+    )
+
+
+def _window_around(
+    low_mm: Float[np.ndarray, " 3"],
+    high_mm: Float[np.ndarray, " 3"],
+    source: Volume,
+    grid: Grid,
+) -> Window:
+    """The grid around a box that it can hold, moved inside the scan, or around it where larger.
+
+    In the middle but for less than a voxel, where it may begin with a voxel of the scan: half a
+    voxel off, a grid of the scan's own spacing would blur the image and thin the masks.
+    """
+    spacing_mm, extent_mm = np.array(source.spacing_mm), grid.extent_mm
+    first_mm = -spacing_mm / 2
+    last_mm = first_mm + np.array(source.shape) * spacing_mm - extent_mm
+    voxels = np.round(((low_mm + high_mm - extent_mm) / 2 - first_mm) / spacing_mm)
+    start_mm = np.clip(first_mm + voxels * spacing_mm, high_mm - extent_mm, low_mm)
+    start_mm = np.clip(start_mm, np.minimum(first_mm, last_mm), np.maximum(first_mm, last_mm))
     x, y, z = (start_mm + np.array(grid.spacing_mm) / 2).tolist()
     return Window((x, y, z), grid)
 

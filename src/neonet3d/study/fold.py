@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,11 @@ from neonet3d.generation.balance import balance_cohort, plan_balance
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.sample import sample_cohort
 from neonet3d.generation.train import train_generator
+from neonet3d.segmentation.crop_record import (
+    RECORD_FIELDS,
+    cut_without_liver,
+    cut_without_tumour,
+)
 from neonet3d.segmentation.predict import Segmenter, predict_cases
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.segmentation.train import train_segmenter
@@ -93,7 +97,7 @@ def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: T
     with timed("segment held-out scans"):
         key = fingerprint("masks", hashes[0], held_out_key)
         once(paths.masks, key, lambda out: _predict_masks(segmenter, fold.held_out, out))
-        key = fingerprint("crops", key, config.roi)
+        key = fingerprint("crops", RECORD_FIELDS, key, config.roi)
         predicted = fold.held_out.with_overlaid_masks(
             {case.name: paths.masks / f"{case.name}.nii.gz" for case in fold.held_out}
         )
@@ -124,10 +128,11 @@ def train_models(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, time
         training = balanced if arm.endswith("balanced") else crops.training
         part = Fold(fold.name, training, crops.held_out)
         with timed("train classifiers"):
+            # The study refuses reference masks without a tumour before its first fold.
             if arm.startswith("patten"):
-                train_patten(part, encoder, config, paths.classifier(arm))
+                train_patten(part, encoder, config, paths.classifier(arm), allow_no_tumour=True)
             else:
-                train_baseline(part, reference, config, paths.classifier(arm))
+                train_baseline(part, reference, config, paths.classifier(arm), allow_no_tumour=True)
 
 
 def _balance(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
@@ -168,7 +173,7 @@ def _predict_masks(segmenter: Segmenter, held_out: Cohort, out: Path) -> None:
 
 def _crop(predicted: Cohort, out: Path, config: Config) -> None:
     with progress("cropping", len(predicted)) as advance:
-        crop_cohort(predicted, out, config.roi, advance)
+        crop_cohort(predicted, out, config.roi, advance, allow_empty=True)
 
 
 def _sample(generator: LatentGenerator, masks: Cohort, out: Path, config: Config) -> None:
@@ -177,19 +182,31 @@ def _sample(generator: LatentGenerator, masks: Cohort, out: Path, config: Config
 
 
 def _predict_outcomes(paths: FoldPaths, held_out: Cohort, out: Path) -> None:
-    table = {
-        arm: Classifier.load(paths.classifier(arm)).predict(held_out, allow_no_tumour=True)
-        for arm in ARMS
-    }
+    table = {arm: _probabilities(Classifier.load(paths.classifier(arm)), held_out) for arm in ARMS}
     text = io.StringIO()
     writer = csv.writer(text, delimiter=",", lineterminator="\n")
     writer.writerow(["case", "outcome", *ARMS])
-    for i, case in enumerate(held_out):
-        writer.writerow([case.name, case.outcome, *(f"{table[arm][i]:.6f}" for arm in ARMS)])
+    for case in held_out:
+        row = (f"{table[arm][case.name]:.6f}" for arm in ARMS)
+        writer.writerow([case.name, case.outcome, *row])
     write_atomically(out / "predictions.csv", text.getvalue().encode())
 
 
+def _probabilities(classifier: Classifier, held_out: Cohort) -> dict[str, float]:
+    """Of every held-out case, also where NeoSeg found no tumour: none may drop out of the estimate.
+
+    The liver's middle is classified like any patch. Without a liver there is no reference
+    intensity either, so nothing is known of such a case but the prevalence.
+    """
+    no_liver = cut_without_liver(held_out)
+    seen = held_out.subset(case for case in held_out if case.name not in no_liver)
+    known = dict.fromkeys(no_liver, classifier.prevalence)
+    if len(seen):
+        predicted = classifier.predict(seen, allow_no_tumour=True)
+        known |= {case.name: float(p) for case, p in zip(seen, predicted, strict=True)}
+    return known
+
+
 def count_without_tumour(crops: Path) -> int:
-    """Held-out cases in which NeoSeg found no tumour, so that the patch is the liver's middle."""
-    records = [json.loads(path.read_text()) for path in (crops / "crops").glob("*.json")]
-    return sum(record["fallback"] is not None for record in records)
+    """Held-out cases in which NeoSeg found no tumour, so that the patch is a fallback."""
+    return len(cut_without_tumour(Cohort.open(crops)))

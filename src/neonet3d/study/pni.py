@@ -14,6 +14,7 @@ from neonet3d.config import fingerprint
 from neonet3d.engine.progress import progress
 from neonet3d.engine.run import RunFolder, once
 from neonet3d.errors import InputError
+from neonet3d.segmentation.crop_record import RECORD_FIELDS, cut_without_tumour
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.study.fold import FoldPaths, run_fold
 from neonet3d.study.results import StudyResults
@@ -29,8 +30,8 @@ def run_pni_study(
         folds: the user's own division (``read_splits``); stratified folds by default.
 
     Raises:
-        InputError: cases without masks or outcomes, too few patients for the folds, folds whose
-            predictions cannot be pooled.
+        InputError: cases without masks, tumours or outcomes, too few patients for the folds, folds
+            whose predictions cannot be pooled.
     """
     config = run.config
     without = [case.name for case in cohort if case.mask_path is None]
@@ -45,7 +46,7 @@ def run_pni_study(
         _require_poolable(folds)
     write_splits(run.path / "splits.json", folds)
     run.update_manifest(cohort=str(cohort.root.resolve()))
-    key = fingerprint("crops", [case.digest() for case in cohort], config.roi)
+    key = fingerprint("crops", RECORD_FIELDS, [case.digest() for case in cohort], config.roi)
 
     def crop(out: Path) -> None:
         with progress("cropping", len(cohort)) as advance:
@@ -54,6 +55,8 @@ def run_pni_study(
     with run.timed("crop"):
         # TLCR looks at one case at a time and fits nothing, so it may run before the folds.
         crops = Cohort.open(once(run.path / "crops", key, crop))
+    if "tumour" in cohort.schema:
+        _require_tumours(crops)
     finished = []
     with progress("folds", len(folds)) as advance:
         for fold in folds:
@@ -90,6 +93,16 @@ def _require_poolable(folds: Sequence[Fold]) -> None:
                 f"{fold.name} of --splits holds out only cases with {fold.held_out.outcome_name} "
                 f"= {values.pop()}, so it has no AUC. Hold out both classes in every fold."
             )
+
+
+def _require_tumours(crops: Cohort) -> None:
+    """Where a reference mask shows no tumour there is nothing to learn an outcome from."""
+    lost = cut_without_tumour(crops)
+    if lost:
+        raise InputError(
+            f"{len(lost)} cases have no tumour in their reference mask (the first is {lost[0]}), "
+            "and the study classifies tumours. Remove them or draw their tumours."
+        )
 
 
 def _same(cohort: Cohort, like: Cohort) -> Cohort:
