@@ -9,7 +9,7 @@ the grids exchanged, which is how a mask drawn in a crop returns to the scan.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -97,9 +97,33 @@ def interpolation_matrix(
     return np.where(inside[:, None], weights / np.maximum(total, 1e-12), 0.0).astype(np.float32)
 
 
+def is_identity(matrix: Float[np.ndarray, "out in"]) -> bool:
+    """Whether an interpolation changes nothing, but for rounding in a header."""
+    n = len(matrix)
+    return matrix.shape == (n, n) and np.allclose(matrix, np.eye(n), rtol=0, atol=1e-4)
+
+
 def resample_image(source: Volume, window: Window) -> ImageArray:
     """Read an image through a window; voxels outside the source are 0."""
-    return _apply(source.data.astype(np.float32), _matrices(source, window))
+    return _apply(source.data.astype(np.float32, copy=False), _matrices(source, window))
+
+
+def crop_to_window(source: Volume, window: Window) -> tuple[Volume, Window]:
+    """The part of a volume that a window reads, at least a voxel of it, and the window on it.
+
+    Reading the part gives what reading the whole gives, at the price of the part.
+    """
+    place = []
+    for matrix in _matrices(source, window):
+        columns = np.flatnonzero(matrix.any(axis=0))
+        first, last = (int(columns[0]), int(columns[-1])) if len(columns) else (0, 0)
+        place.append(slice(first, last + 1))
+    start = np.array([part.start for part in place])
+    affine = source.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ start
+    x, y, z = (np.array(window.first_mm) - start * np.array(source.spacing_mm)).tolist()
+    part = replace(source, data=source.data[tuple(place)], affine=affine)
+    return part, Window((x, y, z), window.grid)
 
 
 def resample_label_map(source: Volume, window: Window, *, n_classes: int) -> LabelMap:
@@ -185,5 +209,7 @@ def _matrices(
 
 def _apply(data: ImageArray, matrices: list[Float[np.ndarray, "out in"]]) -> ImageArray:
     for axis, matrix in enumerate(matrices):
+        if is_identity(matrix):
+            continue
         data = np.moveaxis(np.tensordot(matrix, data, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(data, dtype=np.float32)
