@@ -6,8 +6,9 @@ Three ways, with the same network, window size, overlap, Gaussian blending, batc
 network grid and resampling: MONAI's ``sliding_window_inference`` in float32, as it is called by
 default; MONAI's in the precision that neonet3d uses; and ``Segmenter.segment``. The ways take turns
 on each scan, in one process, and the figure is the median. Peak memory is that of a process of its
-own for each way, on the largest scan: ``ru_maxrss`` after one segmentation, minus what was resident
-(``/proc/self/statm``) when model and scan had been read.
+own for each way, on the largest scan: when model and scan have been read, Linux is asked to forget
+the peak so far (``/proc/self/clear_refs``), and the figure is the peak after one segmentation
+(``VmHWM``) minus what was resident before. (``ru_maxrss`` starts at the peak of the parent.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -136,10 +136,15 @@ def own_peak_mb(name: str, model: Path, image_path: Path) -> float:
     from neonet3d.cohort.volume import read_volume
 
     segmenter, image = Segmenter.load(model), read_volume(image_path)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status_mb("VmRSS")
     way(name, segmenter)(image)
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak_kb / 1024 - pages * resource.getpagesize() / 2**20
+    return _status_mb("VmHWM") - before
+
+
+def _status_mb(field: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
 
 
 def machine() -> str:

@@ -63,21 +63,33 @@ def predict(
     out: OutPath,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Average with this segmenter too, such as that of another fold; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option(help="Write OUT/probabilities/<case>_<class>.nii.gz too.")
+    ] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write OUT/<case>.nii.gz for each case, on the case's own grid.
 
     Where masks exist, OUT/metrics.csv says how good each is: Dice, 95 % Hausdorff distance, surface
-    Dice at 2 mm, volume error, tumours found.
+    Dice at 2 mm, volume error, tumours found. A case that trained any of the models is not judged.
     """
     from neonet3d.cohort.volume import write_atomically
-    from neonet3d.segmentation.predict import Segmenter, predict_cases
+    from neonet3d.segmentation.predict import Ensemble, predict_cases
     from neonet3d.segmentation.score import as_csv, mean_of, score_case, sensitivity
 
-    segmenter = Segmenter.load(model)
+    segmenter = Ensemble.load([model, *(ensemble or [])])
     cases = cases_to_apply(cohort, fold, seed or 0, splits)
-    written = predict_cases(segmenter, cases, out)
+    keep = segmenter.card.classes[1:] if probabilities else ()
+    written = predict_cases(segmenter, cases, out, keep)
     predicted = cases.with_overlaid_masks(written)
     schema = segmenter.card.schema_
     scores = []

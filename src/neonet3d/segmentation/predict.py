@@ -23,7 +23,7 @@ from neonet3d.cohort.volume import Volume, to_canonical, write_atomically
 from neonet3d.config import SegmenterConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
-from neonet3d.engine.progress import progress
+from neonet3d.engine.progress import console, progress
 from neonet3d.errors import InputError
 from neonet3d.segmentation.averaging import average_slabs
 from neonet3d.segmentation.localiser import FOLDER, Localiser
@@ -34,6 +34,7 @@ from neonet3d.types import ImageArray, LabelMap
 
 LESION_CLASS = "tumour"
 PROBABILITIES = "probabilities"  # folder beside the masks
+FOREGROUND, WHOLE_SCAN, NOTHING_FOUND = "foreground", "whole scan", "nothing found"
 PROBABILITY_STEP = 1 / 255  # of a written probability; one byte a voxel
 
 
@@ -42,8 +43,8 @@ class Search:
     """How a scan was searched.
 
     Attributes:
-        where: ``foreground``; ``whole scan`` without a localiser; ``nothing found`` when the
-            localiser found nothing, so that the whole scan was segmented.
+        where: ``FOREGROUND``; ``WHOLE_SCAN`` without a localiser; ``NOTHING_FOUND`` when the
+            localiser found nothing, so that the whole scan was read.
         windows: how many the network saw.
     """
 
@@ -139,7 +140,7 @@ class Segmenter:
             signal = part.with_data(normaliser.scale(part.data, reference) + 1)
             return resample_image(signal, on_part) - 1
 
-        where = "foreground" if found else "nothing found" if self.localiser else "whole scan"
+        where = FOREGROUND if found else NOTHING_FOUND if self.localiser else WHOLE_SCAN
         return (
             Search(where, len(layout.starts)),
             scan_slabs(self.network, layout, image, read),
@@ -205,6 +206,8 @@ def predict_cases(
                     probability_path(folder, case.name, name), scale=PROBABILITY_STEP
                 )
             written[case.name] = path
+            if any(search.where == NOTHING_FOUND for search in found.searches):
+                console.print(f"{case.name}: no foreground was found, so the whole scan was read.")
             searches[case.name] = [
                 {"where": search.where, "windows": search.windows} for search in found.searches
             ]
