@@ -49,17 +49,19 @@ WAYS = ("MONAI, float32", "MONAI, same precision", "neonet3d")
 
 
 class Stopwatch(nn.Module):
-    """A network that remembers how long it took and how many windows it saw."""
+    """A network; it and its copies together count how long they took and the windows they saw."""
+
+    seconds, windows = 0.0, 0
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network, self.seconds, self.windows = network, 0.0, 0
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         started = time.perf_counter()
         y: Tensor = self.network(x)
-        self.seconds += time.perf_counter() - started
-        self.windows += len(x)
+        Stopwatch.seconds += time.perf_counter() - started
+        Stopwatch.windows += len(x)
         return y
 
 
@@ -99,6 +101,7 @@ def measure(segmenter: Segmenter, cases: list[Case]) -> list[dict[str, object]]:
     """One row for each scan and way."""
     schema = segmenter.card.schema_
     labels = {name: value for name, value in schema.as_mapping().items() if value > 0}
+    watched = Segmenter(Stopwatch(segmenter.network), segmenter.card, segmenter.localiser)
     rows: list[dict[str, object]] = []
     for number, case in enumerate(cases):
         image, mask = case.read_with_mask()
@@ -106,11 +109,11 @@ def measure(segmenter: Segmenter, cases: list[Case]) -> list[dict[str, object]]:
         found: dict[str, LabelMap] = {}
         for _ in range(ROUNDS + (number == 0)):  # the first of all is a warm-up
             for name in WAYS:
-                watch = Stopwatch(segmenter.network)
-                read = way(name, Segmenter(watch, segmenter.card, segmenter.localiser))
+                Stopwatch.seconds, Stopwatch.windows = 0.0, 0
                 started = time.perf_counter()
-                found[name] = read(image)
-                taken[name].append((time.perf_counter() - started, watch.seconds, watch.windows))
+                found[name] = way(name, watched)(image)
+                total = time.perf_counter() - started
+                taken[name].append((total, Stopwatch.seconds, Stopwatch.windows))
         for name in WAYS:
             total, network, windows = zip(*taken[name][-ROUNDS:], strict=True)
             rows.append(

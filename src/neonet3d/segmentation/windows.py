@@ -7,6 +7,7 @@ go to the scan's own grid, and make room for the next.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from neonet3d.cohort.geometry import Window, interpolation_matrix, is_identity
 from neonet3d.cohort.volume import Volume
-from neonet3d.engine.device import fabric
+from neonet3d.engine.device import best_precision, fabric
 from neonet3d.segmentation.tiling import Box, Layout, sub_window
 from neonet3d.types import ImageArray, Shape
 
@@ -140,6 +141,19 @@ def _answers(
 def windows_at_once() -> int:
     """Size of a batch of windows on this device."""
     return 1 if fabric().device.type == "cpu" else WINDOWS_AT_ONCE
+
+
+def for_inference(network: nn.Module) -> nn.Module:
+    """A copy whose convolutions keep their weights in the precision that autocast computes in.
+
+    The numbers are the same; autocast would cast all weights again for every batch.
+    """
+    prepared = copy.deepcopy(network).eval()
+    if best_precision() == "bf16-mixed":
+        for module in prepared.modules():
+            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
+                module.to(torch.bfloat16)
+    return prepared
 
 
 def gaussian_weights(patch: Shape) -> Float[Tensor, "x y z"]:
