@@ -113,8 +113,16 @@ def test_windows_between_two_findings_are_not_run() -> None:
         (slice(22, 24), slice(22, 24), slice(None)),
     )
     layout = lay_windows(volume, Grid((16, 16, 8), (1.0, 1.0, 1.0)), foreground(volume, *corners))
-    near = {(x, y, 0) for x in (72, 80) for y in (72, 80)}
-    assert set(layout.starts) == {(0, 0, 0)} | near
+    assert layout.starts == ((0, 0, 0), (80, 80, 0))
+
+
+def test_windows_lie_as_close_as_what_is_wanted_allows() -> None:
+    """Two windows are needed; they see the middle twice instead of what lies beside."""
+    volume = scan((64, 12, 8))
+    found = foreground(volume, (slice(4, 9), slice(None), slice(None)))  # 16 to 36 mm
+    layout = lay_windows(volume, Grid(PATCH, (1.0, 1.0, 1.0)), found)
+    assert layout.starts == ((13, 0, 0), (23, 0, 0))
+    assert layout.region[0] == slice(13, 39)
 
 
 def test_a_sub_window_lies_in_its_window() -> None:

@@ -100,7 +100,9 @@ def interpolation_matrix(
 def is_identity(matrix: Float[np.ndarray, "out in"]) -> bool:
     """Whether an interpolation changes nothing, but for rounding in a header."""
     n = len(matrix)
-    return matrix.shape == (n, n) and np.allclose(matrix, np.eye(n), rtol=0, atol=1e-4)
+    return matrix.shape == (n, n) and bool(
+        np.abs(matrix - np.eye(n, dtype=np.float32)).max() < 1e-4
+    )
 
 
 def resample_image(source: Volume, window: Window) -> ImageArray:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +29,7 @@ from neonet3d.segmentation.averaging import average_slabs
 from neonet3d.segmentation.localiser import FOLDER, Localiser
 from neonet3d.segmentation.network import HaarUNet
 from neonet3d.segmentation.tiling import lay_windows
-from neonet3d.segmentation.windows import Slab, for_inference, scan_slabs
+from neonet3d.segmentation.windows import Slab, cast_weights, scan_slabs
 from neonet3d.types import ImageArray, LabelMap
 
 LESION_CLASS = "tumour"
@@ -97,10 +96,6 @@ class Segmenter:
         self.card = card
         self.localiser = localiser
 
-    @cached_property
-    def _prepared(self) -> nn.Module:
-        return for_inference(self.network)
-
     @classmethod
     def load(cls, folder: Path | str) -> Segmenter:
         """
@@ -111,6 +106,7 @@ class Segmenter:
         card = read_card(folder, kind="Segmenter")
         network = HaarUNet(card.settings(SegmenterConfig), len(card.classes))
         load_weights(folder, network, card)
+        cast_weights(network)
         fabric().to_device(network)
         localiser = None
         if (folder / FOLDER).exists():
@@ -148,7 +144,7 @@ class Segmenter:
         where = FOREGROUND if found else NOTHING_FOUND if self.localiser else WHOLE_SCAN
         return (
             Search(where, len(layout.starts)),
-            scan_slabs(self._prepared, layout, image, read),
+            scan_slabs(self.network, layout, image, read),
         )
 
 

@@ -85,21 +85,21 @@ def lay_windows(scan: Volume, grid: Grid, foreground: Foreground | None) -> Layo
     region: list[slice] = []
     starts: list[list[int]] = []
     for axis in range(3):
-        first, last = padding[axis], padding[axis] + (x, y, z)[axis]
-        wanted = needed = (first, last)
-        if foreground is not None:
+        n, patch = shape[axis], grid.shape[axis]
+        inside = (padding[axis], padding[axis] + (x, y, z)[axis])
+        if foreground is None:
+            wanted, places = inside, _over_scan(n, patch)
+        else:
             needed, wanted = (
-                _voxels(window, axis, _extent_mm(mask, foreground.window, axis, margin_mm), needed)
+                _voxels(window, axis, _extent_mm(mask, foreground.window, axis, margin_mm), inside)
                 for mask, margin_mm in (
                     (foreground.likely, 0.0),
                     (foreground.possible, foreground.margin_mm),
                 )
             )
-        places = _places(*needed, grid.shape[axis], shape[axis])
+            places = _over_part(needed, wanted, n, patch)
         starts.append(places)
-        region.append(
-            slice(max(wanted[0], places[0]), min(wanted[1], places[-1] + grid.shape[axis]))
-        )
+        region.append(slice(max(wanted[0], places[0]), min(wanted[1], places[-1] + patch)))
     chosen = tuple(
         start
         for start in product(starts[0], starts[1], starts[2])
@@ -118,13 +118,31 @@ def sub_window(window: Window, place: Sequence[slice]) -> Window:
     return Window((x, y, z), Grid((nx, ny, nz), window.grid.spacing_mm))
 
 
-def _places(low: int, high: int, patch: int, n: int) -> list[int]:
-    """Starts along one axis: as few as cover [low, high), inside [0, n), the last one shifted."""
-    step = max(1, int(patch * (1 - OVERLAP)))
-    count = 1 + max(0, math.ceil((high - low - patch) / step))
-    reach = patch + (count - 1) * step
-    first = min(max(0, (low + high - reach) // 2), max(0, n - reach))
-    return [min(first + i * step, n - patch) for i in range(count)]
+def _over_scan(n: int, patch: int) -> list[int]:
+    """Starts along one axis over all of it, the last one shifted, as MONAI has them."""
+    count = _fewest(n, patch)
+    return [min(i * _step(patch), n - patch) for i in range(count)]
+
+
+def _over_part(needed: tuple[int, int], wanted: tuple[int, int], n: int, patch: int) -> list[int]:
+    """Starts along one axis: as few as cover what is needed, as far apart as what is wanted asks.
+
+    Windows that could lie farther apart lie closer instead: voxels between them are seen twice.
+    """
+    count = _fewest(needed[1] - needed[0], patch)
+    farthest = patch + (count - 1) * _step(patch)
+    reach = min(farthest, max(patch, wanted[1] - wanted[0]))
+    first = min(max((wanted[0] + wanted[1] - reach) // 2, needed[1] - reach), needed[0])
+    first = min(max(first, 0), n - reach)
+    return [first + i * (reach - patch) // max(1, count - 1) for i in range(count)]
+
+
+def _fewest(length: int, patch: int) -> int:
+    return 1 + max(0, math.ceil((length - patch) / _step(patch)))
+
+
+def _step(patch: int) -> int:
+    return max(1, int(patch * (1 - OVERLAP)))
 
 
 def _extent_mm(

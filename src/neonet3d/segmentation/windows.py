@@ -7,7 +7,6 @@ go to the scan's own grid, and make room for the next.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -64,8 +63,9 @@ def scan_slabs(network: nn.Module, layout: Layout, scan: Volume, read: ReadPiece
         box.append(slice(int(inside[0]), int(inside[-1]) + 1))
         matrices.append(full[box[-1]])
     of_x, of_y, of_z = matrices
-    ends = [int(np.flatnonzero(row)[-1]) + 1 for row in of_x]
-    begins = [int(np.flatnonzero(row)[0]) for row in of_x]
+    filled = of_x != 0
+    begins = filled.argmax(axis=1).tolist()
+    ends = (of_x.shape[1] - filled[:, ::-1].argmax(axis=1)).tolist()
     done, held, held_first = 0, None, 0
     for planes in _network_slabs(network, layout, read):
         for part in planes.split(PLANES_AT_ONCE, dim=1):
@@ -143,17 +143,16 @@ def windows_at_once() -> int:
     return 1 if fabric().device.type == "cpu" else WINDOWS_AT_ONCE
 
 
-def for_inference(network: nn.Module) -> nn.Module:
-    """A copy whose convolutions keep their weights in the precision that autocast computes in.
+def cast_weights(network: nn.Module) -> None:
+    """Keep the weights of convolutions in the precision that autocast computes in.
 
-    The numbers are the same; autocast would cast all weights again for every batch.
+    The numbers stay the same; autocast would cast all weights again for every batch. Such a network
+    works inside ``fabric().autocast()`` only.
     """
-    prepared = copy.deepcopy(network).eval()
     if best_precision() == "bf16-mixed":
-        for module in prepared.modules():
+        for module in network.modules():
             if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
                 module.to(torch.bfloat16)
-    return prepared
 
 
 def gaussian_weights(patch: Shape) -> Float[Tensor, "x y z"]:
