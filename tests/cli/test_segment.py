@@ -150,6 +150,23 @@ def test_what_cannot_be_evaluated_is_a_sentence(
     assert "None of the 8 cases" in done.stderr
 
 
+def test_an_ensemble_is_not_judged_on_what_trained_any_member(
+    run: Callable[..., Any],
+    scans: Cohort,
+    tiny_options: tuple[str, ...],
+    trained: Any,
+    tmp_path: Path,
+) -> None:
+    other = tmp_path / "other"
+    assert run("segment", "train", scans.root, other, "--fold", "1/2", *tiny_options).status == 0
+    command = ("segment", "predict", trained.segmenter, scans.root, tmp_path / "out")
+    found = run(*command, "--ensemble", other, "--probabilities", "--json").json()
+    assert found["training_cases_not_judged"] == 8
+    assert found["dice"] == {}
+    written = {path.name for path in (tmp_path / "out" / "probabilities").iterdir()}
+    assert written == {f"{c.name}_{name}.nii.gz" for c in scans for name in ("liver", "tumour")}
+
+
 @pytest.mark.parametrize("predicted", [False, True])
 def test_cropping_writes_a_cohort_of_patches(
     predicted: bool,

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from neonet3d.cohort.geometry import (
     Grid,
     Window,
+    crop_to_window,
     interpolation_matrix,
     place_label_map_back,
     resample_image,
@@ -269,3 +270,31 @@ def test_only_what_the_window_sees_is_worked_on(
     # Sums of other lengths are rounded otherwise, which decides where two classes are even.
     assert (found != voted).mean() <= 0.02
     assert not found[~np.any([m > 0 for m in memberships], axis=0)].any()
+
+
+@pytest.mark.parametrize(
+    ("first_mm", "grid"),
+    [
+        ((10.0, 7.3, 12.0), Grid((9, 8, 7), (1.0, 1.4, 2.0))),
+        ((-8.0, -3.0, 30.0), Grid((12, 12, 30), (1.0, 1.0, 1.0))),  # over the border
+        ((5.0, 5.0, 5.0), Grid((4, 4, 4), (3.5, 4.0, 5.0))),  # coarser: anti-aliased
+        ((-90.0, 0.0, 0.0), Grid((5, 5, 5), (1.0, 1.0, 1.0))),  # nothing of the scan
+    ],
+)
+def test_reading_the_part_gives_what_reading_the_whole_gives(first_mm: Triple, grid: Grid) -> None:
+    data = np.random.default_rng(0).normal(100, 20, (40, 36, 20)).astype(np.float32)
+    volume = Volume(data, rotated_affine((1.0, 1.2, 2.0)))
+    window = Window(first_mm, grid)
+    part, on_part = crop_to_window(volume, window)
+    assert part.data.size < volume.data.size
+    np.testing.assert_allclose(on_part.affine(part), window.affine(volume), atol=1e-9)
+    np.testing.assert_allclose(
+        resample_image(part, on_part), resample_image(volume, window), atol=1e-4
+    )
+
+
+def test_a_grid_read_on_itself_is_not_interpolated() -> None:
+    data = np.random.default_rng(0).normal(100, 20, (9, 8, 7)).astype(np.float32)
+    volume = Volume(data, rotated_affine((1.0, 1.2, 2.0)))
+    window = Window.centred(volume, Grid(volume.shape, volume.spacing_mm))
+    np.testing.assert_array_equal(resample_image(volume, window), data)

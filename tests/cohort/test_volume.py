@@ -349,3 +349,13 @@ def test_real_4d_data_asks_for_a_channel(real_data: Callable[[str], Path]) -> No
     path = real_data("tristan_liver_mr_vfa") / "vfa_fa2-25.nii.gz"
     with pytest.raises(InputError, match="Choose one channel or phase"):
         read_volume(path)
+
+
+def test_stored_numbers_are_scaled_by_whoever_reads(tmp_path: Path) -> None:
+    stored = np.random.default_rng(0).integers(0, 256, (5, 4, 3)).astype(np.uint8)
+    path = tmp_path / "probability.nii.gz"
+    Volume(stored, oblique_affine()).write(path, scale=1 / 255)
+    read = nib.Nifti1Image.from_filename(path)
+    assert read.get_data_dtype() == np.uint8
+    np.testing.assert_allclose(read.get_fdata(), stored / 255, atol=1e-7)
+    np.testing.assert_allclose(read_volume(path).data, stored / 255, atol=1e-6)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
@@ -15,8 +18,17 @@ from neonet3d.config import Config, load_config
 from neonet3d.engine.artefact import save_artefact
 from neonet3d.errors import InputError
 from neonet3d.metrics.overlap import dice
+from neonet3d.segmentation.localiser import FOLDER, LOOP, Localiser, LocaliserUNet
 from neonet3d.segmentation.networks import SegmentationNetwork
-from neonet3d.segmentation.predict import Segmenter, plan_of, predict_cases
+from neonet3d.segmentation.predict import (
+    Ensemble,
+    Search,
+    Segmenter,
+    plan_of,
+    predict_cases,
+    probability_path,
+    read_probability,
+)
 from neonet3d.segmentation.train import train_segmenter
 from neonet3d.types import LabelSchema, Triple
 
@@ -167,3 +179,138 @@ def test_another_kind_of_model_is_refused(model: Path, tmp_path: Path) -> None:
         Segmenter.load(tmp_path / "model")
     with pytest.raises(InputError, match=r"holds no model\.json"):
         Segmenter.load(tmp_path / "nothing")
+
+
+def spheres(shape: tuple[int, int, int] = (40, 22, 30), seed: int = 4) -> tuple[Volume, np.ndarray]:
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    image, mask = sphere(affine, shape, (16.0, 17.0, 18.0), 7, seed=seed)
+    return Volume(image, affine), mask
+
+
+class Boxed(nn.Module):
+    """Stands for a localiser's network that finds a box of the scan, or nothing."""
+
+    def __init__(self, place: tuple[slice, slice, slice] | None) -> None:
+        super().__init__()
+        self.place = place
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.full_like(x, -9.0)
+        if self.place is not None:
+            y[0, 0][self.place] = 9.0
+        return y
+
+
+def localised(segmenter: Segmenter, place: tuple[slice, slice, slice] | None) -> Segmenter:
+    card = segmenter.card.model_copy(
+        update={
+            "kind": "Localiser",
+            "shape": (12, 12, 12),
+            "spacing_mm": (5.0, 5.0, 5.0),
+            "parts": {"smallest_mm3": 1.0},
+        }
+    )
+    return Segmenter(segmenter.network, segmenter.card, Localiser(Boxed(place), card))
+
+
+def test_outside_of_what_is_found_all_is_background(model: Path) -> None:
+    """The coarse grid of 12 x 12 x 12 voxels of 5 mm has its middle on the scan's."""
+    image, mask = spheres()
+    whole = Segmenter.load(model)
+    assert whole.segment(image).searches[0].where == "whole scan"
+    boxed = localised(whole, (slice(1, 5), slice(4, 8), slice(3, 8)))
+    found = boxed.segment(image)
+    assert found.searches[0].where == "foreground"
+    assert found.searches[0].windows < whole.segment(image).searches[0].windows
+    assert dice(found.label_map.data, mask, {"tumour": 1})["tumour"] > 0.7
+    probability = found.tumour_probability
+    assert probability is not None
+    assert not probability[-5:].any()
+    assert not found.label_map.data[-5:].any()
+
+
+def test_where_nothing_is_found_the_whole_scan_is_read(
+    model: Path,
+    make_cohort: Callable[..., Cohort],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image, _ = spheres()
+    whole = Segmenter.load(model)
+    blind = localised(whole, None)
+    found, reference = blind.segment(image), whole.segment(image)
+    assert found.searches == (Search("nothing found", reference.searches[0].windows),)
+    np.testing.assert_array_equal(found.label_map.data, reference.label_map.data)
+    predict_cases(blind, make_cohort([None], masks=False), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "search.json").read_text())
+    assert said["case_000"][0]["where"] == "nothing found"
+    assert "case_000: no foreground was found" in capsys.readouterr().err
+
+
+def test_the_localiser_is_loaded_with_its_segmenter(model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(model, folder)
+    card = Segmenter.load(model).card.model_copy(
+        update={"kind": "Localiser", "config": LOOP.model_dump(mode="json")}
+    )
+    save_artefact(folder / FOLDER, LocaliserUNet(), card)
+    assert Segmenter.load(folder).localiser is not None
+    other = card.model_copy(update={"training_cases": ("of", "another")})
+    save_artefact(folder / FOLDER, LocaliserUNet(), other)
+    with pytest.raises(InputError, match="was not trained on the cases of the segmenter"):
+        Segmenter.load(folder)
+
+
+def test_an_ensemble_averages_probabilities(model: Path) -> None:
+    image, _ = spheres()
+    one = Segmenter.load(model)
+    other = localised(Segmenter.load(model), (slice(1, 5), slice(4, 8), slice(3, 8)))
+    alone, twice = one.segment(image), Ensemble([one, one]).segment(image)
+    assert alone.tumour_probability is not None
+    assert twice.tumour_probability is not None
+    np.testing.assert_allclose(twice.tumour_probability, alone.tumour_probability, atol=1e-6)
+    mixed = Ensemble([one, other]).segment(image)
+    second = other.segment(image)
+    assert second.tumour_probability is not None
+    assert mixed.tumour_probability is not None
+    mean = (alone.tumour_probability + second.tumour_probability) / 2
+    np.testing.assert_allclose(mixed.tumour_probability, mean, atol=1e-6)
+    np.testing.assert_array_equal(mixed.label_map.data[mean < 0.49], 0)
+    np.testing.assert_array_equal(mixed.label_map.data[mean > 0.51], 1)
+
+
+def test_the_members_of_an_ensemble_know_the_same_classes_and_all_cases(model: Path) -> None:
+    one = Segmenter.load(model)
+    other = Segmenter(one.network, one.card.model_copy(update={"training_cases": ("f" * 64,)}))
+    assert set(Ensemble([one, other]).card.training_cases) == {*one.card.training_cases, "f" * 64}
+    liver = one.card.model_copy(update={"classes": ("background", "liver")})
+    with pytest.raises(InputError, match="members of an ensemble know different classes"):
+        Ensemble([one, Segmenter(one.network, liver)])
+
+
+def test_probabilities_are_written_on_request(
+    model: Path, make_cohort: Callable[..., Cohort], tmp_path: Path
+) -> None:
+    """One byte a voxel; every reader that knows NIfTI scales it to 0 to 1."""
+    cohort = make_cohort([None], masks=False)
+    segmenter, case = Segmenter.load(model), cohort.cases[0]
+    predict_cases(segmenter, cohort, tmp_path / "out", keep=("tumour",))
+    path = probability_path(tmp_path / "out", case.name, "tumour")
+    assert path == tmp_path / "out" / "probabilities" / "case_000_tumour.nii.gz"
+    stored = nib.Nifti1Image.from_filename(path)
+    assert stored.get_data_dtype() == np.uint8
+    expected = segmenter.segment(case.read_image()).tumour_probability
+    assert expected is not None
+    np.testing.assert_allclose(stored.get_fdata(), expected, atol=0.5 / 255 + 1e-6)
+    read = read_probability(tmp_path / "out", case.name, "tumour")
+    np.testing.assert_allclose(read, expected, atol=0.5 / 255 + 1e-6)
+    predict_cases(segmenter, cohort, tmp_path / "masks")
+    assert not (tmp_path / "masks" / "probabilities").exists()
+
+
+def test_only_what_is_asked_for_is_kept(model: Path) -> None:
+    image, _ = spheres()
+    segmenter = Segmenter.load(model)
+    assert segmenter.segment(image, keep=()).tumour_probability is None
+    both = segmenter.segment(image, keep=("background", "tumour")).probabilities
+    np.testing.assert_allclose(both["background"] + both["tumour"], 1, atol=1e-5)

@@ -120,20 +120,32 @@ def predict(
     out: OutPath,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
+    ensemble: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Average with this segmenter too, such as that of another fold; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    probabilities: Annotated[
+        bool, typer.Option(help="Write OUT/probabilities/<case>_<class>.nii.gz too.")
+    ] = False,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write OUT/<case>.nii.gz for each case, on the case's own grid.
 
     Where masks exist, they are scored as by 'neonet3d segment evaluate': OUT/metrics.csv holds each
-    case, OUT/summary.csv each class.
+    case, OUT/summary.csv each class. A case that trained any of the models is not judged.
     """
     from neonet3d.segmentation.evaluate import score_cases
-    from neonet3d.segmentation.predict import Segmenter, predict_cases
+    from neonet3d.segmentation.predict import Ensemble, predict_cases
 
-    segmenter = Segmenter.load(model)
+    segmenter = Ensemble.load([model, *(ensemble or [])])
     cases = cases_to_apply(cohort, fold, seed or 0, splits)
-    written = predict_cases(segmenter, cases, out)
+    keep = segmenter.card.classes[1:] if probabilities else ()
+    written = predict_cases(segmenter, cases, out, keep)
     same = cases.schema.names == segmenter.card.classes
     drawn = [case for case in cases if case.mask_path is not None] if same else []
     judged = [case for case in drawn if case.digest() not in segmenter.card.training_cases]

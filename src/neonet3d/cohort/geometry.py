@@ -9,7 +9,7 @@ the grids exchanged, which is how a mask drawn in a crop returns to the scan.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -97,10 +97,32 @@ def interpolation_matrix(
     return np.where(inside[:, None], weights / np.maximum(total, 1e-12), 0.0).astype(np.float32)
 
 
+def is_identity(matrix: Float[np.ndarray, "out in"]) -> bool:
+    """Whether an interpolation changes nothing, but for rounding in a header."""
+    n = len(matrix)
+    return matrix.shape == (n, n) and bool(
+        np.abs(matrix - np.eye(n, dtype=np.float32)).max() < 1e-4
+    )
+
+
 def resample_image(source: Volume, window: Window) -> ImageArray:
     """Read an image through a window; voxels outside the source are 0."""
     axes = _axes(source, window)
     return _framed(_apply(_seen(source.data, axes), axes), axes)
+
+
+def crop_to_window(source: Volume, window: Window) -> tuple[Volume, Window]:
+    """The part of a volume that a window reads, at least a voxel of it, and the window on it.
+
+    Reading the part gives what reading the whole gives, at the price of the part.
+    """
+    x, y, z = (axis.columns for axis in _axes(source, window))
+    start = np.array([part.start for part in (x, y, z)])
+    affine = source.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ start
+    first_mm = (np.array(window.first_mm) - start * np.array(source.spacing_mm)).tolist()
+    part = replace(source, data=source.data[x, y, z], affine=affine)
+    return part, Window((first_mm[0], first_mm[1], first_mm[2]), window.grid)
 
 
 def resample_label_map(source: Volume, window: Window, *, n_classes: int) -> LabelMap:
@@ -214,8 +236,10 @@ def _seen(data: ImageArray | LabelMap, axes: list[_Axis]) -> ImageArray | LabelM
 
 
 def _apply(data: np.ndarray, axes: list[_Axis]) -> ImageArray:
-    data = data.astype(np.float32)
+    data = data.astype(np.float32, copy=False)
     for axis, part in enumerate(axes):
+        if is_identity(part.weights):
+            continue
         data = np.moveaxis(np.tensordot(part.weights, data, axes=(1, axis)), 0, axis)
     return np.ascontiguousarray(data)
 

@@ -73,8 +73,11 @@ class IntensityNormaliser(BaseModel):
 
     def apply(self, image: ImageArray, mask: LabelMap | None, *, name: str) -> ImageArray:
         """Normalise one scan to [-1, 1]."""
-        scaled = image / self.reference_of(image, mask, name=name)
-        return (np.clip(scaled / self.ceiling, 0, 1) * 2 - 1).astype(np.float32)
+        return self.scale(image, self.reference_of(image, mask, name=name))
+
+    def scale(self, image: ImageArray, reference: float) -> ImageArray:
+        """Normalise a part of a scan whose reference intensity is known."""
+        return (np.clip(image / reference / self.ceiling, 0, 1) * 2 - 1).astype(np.float32)
 
     def invert(self, normalised: ImageArray) -> ImageArray:
         """From [-1, 1] to units of the reference (liver median = 1)."""

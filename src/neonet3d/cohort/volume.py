@@ -62,12 +62,20 @@ class Volume:
             raise ValueError(f"shape {data.shape} does not fit the grid {self.data.shape}")
         return replace(self, data=data)
 
-    def write(self, path: Path, *, durable: bool = True, schema: LabelSchema | None = None) -> None:
+    def write(
+        self,
+        path: Path,
+        *,
+        durable: bool = True,
+        schema: LabelSchema | None = None,
+        scale: float | None = None,
+    ) -> None:
         """Write as NIfTI on the user's axes, atomically; ``.nii.gz`` is compressed (level 1).
 
         Args:
             durable: see ``write_atomically``.
             schema: classes of a label map; their names go into the header, for viewers.
+            scale: what a reader multiplies the stored numbers by (``scl_slope``).
         """
         back = orientations.ornt_transform(
             orientations.axcodes2ornt(("R", "A", "S")), orientations.axcodes2ornt(self.user_axes)
@@ -76,6 +84,8 @@ class Volume:
         affine = self.affine @ orientations.inv_ornt_aff(back, self.data.shape)
         image = nib.Nifti1Image(np.ascontiguousarray(data), affine)
         image.header.set_xyzt_units("mm")
+        if scale is not None:
+            image.header.set_slope_inter(scale, 0)
         image.set_sform(affine, code=1)
         image.set_qform(affine, code=1)
         if farthest_corner_mm(image.get_qform() - affine, data.shape) > GRID_TOLERANCE_MM:

@@ -1,29 +1,55 @@
-"""NeoSeg on whole scans: sliding window, then back onto each case's own grid."""
+"""NeoSeg on whole scans: find the foreground, slide windows over it, back onto the scan's grid.
+
+Several segmenters make an ensemble: their class probabilities are averaged on the scan's grid, so
+that each may have a grid of its own.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
-from torch import nn
+from torch import Tensor, nn
 
 from neonet3d.cohort.cohort import Case
-from neonet3d.cohort.geometry import Grid, Window, resample_image
-from neonet3d.cohort.volume import Volume, write_atomically
+from neonet3d.cohort.geometry import Window, crop_to_window, resample_image
+from neonet3d.cohort.nifti import read_nifti
+from neonet3d.cohort.volume import Volume, to_canonical, write_atomically
 from neonet3d.config import SegmenterPlan
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
-from neonet3d.engine.progress import progress
-from neonet3d.segmentation.networks import SegmentationNetwork, size_multiple
-from neonet3d.types import ImageArray
+from neonet3d.engine.progress import console, progress
+from neonet3d.errors import InputError
+from neonet3d.segmentation.averaging import average_slabs
+from neonet3d.segmentation.localiser import FOLDER, Localiser
+from neonet3d.segmentation.networks import SegmentationNetwork
+from neonet3d.segmentation.tiling import lay_windows
+from neonet3d.segmentation.windows import Slab, cast_weights, scan_slabs
+from neonet3d.types import ImageArray, LabelMap
 
-OVERLAP = 0.25
-WINDOWS_AT_ONCE = 4
+LESION_CLASS = "tumour"
+PROBABILITIES = "probabilities"  # folder beside the masks
+FOREGROUND, WHOLE_SCAN, NOTHING_FOUND = "foreground", "whole scan", "nothing found"
+PROBABILITY_STEP = 1 / 255  # of a written probability; one byte a voxel
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a scan was searched.
+
+    Attributes:
+        where: ``FOREGROUND``; ``WHOLE_SCAN`` without a localiser; ``NOTHING_FOUND`` when the
+            localiser found nothing, so that the whole scan was read.
+        windows: how many the network saw.
+    """
+
+    where: str
+    windows: int
 
 
 @dataclass(frozen=True)
@@ -32,11 +58,27 @@ class Segmentation:
 
     Attributes:
         label_map: uint8 classes.
-        tumour_probability: float32 (x, y, z), or None when the schema has no tumour.
+        probabilities: float32 (x, y, z) of each class that was asked for.
+        searches: one for each segmenter.
     """
 
     label_map: Volume
-    tumour_probability: ImageArray | None
+    probabilities: dict[str, ImageArray]
+    searches: tuple[Search, ...]
+
+    @property
+    def tumour_probability(self) -> ImageArray | None:
+        """None when the schema has no tumour, or it was not asked for."""
+        return self.probabilities.get(LESION_CLASS)
+
+
+class Reader(Protocol):
+    """What reads scans: one segmenter or several."""
+
+    @property
+    def card(self) -> ArtefactCard: ...
+
+    def segment(self, image: Volume, keep: Sequence[str] | None = None) -> Segmentation: ...
 
 
 class Segmenter:
@@ -47,77 +89,181 @@ class Segmenter:
         >>> segmenter.segment(volume).label_map.write(path)   # doctest: +SKIP
     """
 
-    def __init__(self, network: nn.Module, card: ArtefactCard) -> None:
+    def __init__(
+        self, network: nn.Module, card: ArtefactCard, localiser: Localiser | None = None
+    ) -> None:
         self.network = network
         self.card = card
+        self.localiser = localiser
 
     @classmethod
     def load(cls, folder: Path | str) -> Segmenter:
+        """
+        Raises:
+            InputError: no segmenter there, damaged, or with the localiser of another.
+        """
         folder = Path(folder)
         card = read_card(folder, kind="Segmenter")
         network = SegmentationNetwork(plan_of(card), len(card.classes))
         load_weights(folder, network, card)
+        cast_weights(network)
         fabric().to_device(network)
-        return cls(network.eval(), card)
+        localiser = None
+        if (folder / FOLDER).exists():
+            localiser = Localiser.load(folder / FOLDER)
+            if localiser.card.training_cases != card.training_cases:
+                raise InputError(
+                    f"{folder / FOLDER} was not trained on the cases of the segmenter in {folder}. "
+                    "Copy the whole folder again."
+                )
+        return cls(network.eval(), card, localiser)
+
+    def segment(self, image: Volume, keep: Sequence[str] | None = None) -> Segmentation:
+        """Segment one scan of any spacing.
+
+        Args:
+            keep: classes whose probabilities come back too; the tumour by default, if there is one.
+        """
+        return _segment((self,), image, keep)
 
     @torch.inference_mode()
-    def segment(self, image: Volume) -> Segmentation:
-        """Segment one scan of any spacing."""
-        here, card = fabric(), self.card
-        assert card.normaliser is not None  # train_segmenter always sets it
-        spacing = np.array(card.grid.spacing_mm)
-        multiple = np.array(size_multiple(plan_of(card)))
-        extent = np.array(image.shape) * np.array(image.spacing_mm)
-        # Instance norms know patches of the training size: a smaller scan is padded to one.
-        voxels = np.ceil(np.round(extent / spacing, 3) / multiple) * multiple
-        x, y, z = np.maximum(voxels, card.grid.shape).astype(int).tolist()
-        window = Window.centred(image, Grid((x, y, z), card.grid.spacing_mm))
-        data = card.normaliser.apply(image.data, None, name=str(image.source))
-        values = torch.from_numpy(resample_image(image.with_data(data + 1), window) - 1)
-        with here.autocast():
-            logits = sliding_window_inference(
-                here.to_device(values)[None, None],
-                card.grid.shape,
-                WINDOWS_AT_ONCE,
-                self.network,
-                overlap=OVERLAP,
-                mode="gaussian",
-            )
-        probability = logits[0].float().softmax(0).cpu().numpy()
-        on_scan = _back(probability, window, image)
-        label_map = on_scan.argmax(0).astype(np.uint8)
-        tumour = on_scan[card.schema_.value("tumour")] if "tumour" in card.classes else None
-        return Segmentation(image.with_data(label_map), tumour)
+    def slabs(self, image: Volume) -> tuple[Search, Iterator[Slab]]:
+        """Class probabilities on the scan's grid, from one end of its x axis to the other."""
+        normaliser = self.card.normaliser
+        assert normaliser is not None  # train_segmenter always sets it
+        reference = normaliser.reference_of(image.data, None, name=str(image.source))
+        found = None if self.localiser is None else self.localiser.find(image, reference)
+        layout = lay_windows(image, self.card.grid, found)
+
+        def read(window: Window) -> ImageArray:
+            """Interpolate 1 + normalised, so that padding (0) means "no signal" (-1)."""
+            part, on_part = crop_to_window(image, window)
+            signal = part.with_data(normaliser.scale(part.data, reference) + 1)
+            return resample_image(signal, on_part) - 1
+
+        where = FOREGROUND if found else NOTHING_FOUND if self.localiser else WHOLE_SCAN
+        return (
+            Search(where, len(layout.starts)),
+            scan_slabs(self.network, layout, image, read),
+        )
 
 
-def predict_cases(segmenter: Segmenter, cases: Iterable[Case], folder: Path) -> dict[str, Path]:
+class Ensemble:
+    """Segmenters of the same classes, such as those of the folds; probabilities are averaged."""
+
+    def __init__(self, members: Sequence[Segmenter]) -> None:
+        """
+        Raises:
+            InputError: members with different classes.
+        """
+        for member in members[1:]:
+            if member.card.classes != members[0].card.classes:
+                raise InputError(
+                    f"The members of an ensemble know different classes: "
+                    f"{list(members[0].card.classes)} and {list(member.card.classes)}. "
+                    "Give segmenters that were trained on the same classes."
+                )
+        self.members = tuple(members)
+
+    @classmethod
+    def load(cls, folders: Iterable[Path | str]) -> Ensemble:
+        return cls([Segmenter.load(folder) for folder in folders])
+
+    @property
+    def card(self) -> ArtefactCard:
+        """Of the first member; the training cases are those of any."""
+        seen = {case for member in self.members for case in member.card.training_cases}
+        return self.members[0].card.model_copy(update={"training_cases": tuple(sorted(seen))})
+
+    def segment(self, image: Volume, keep: Sequence[str] | None = None) -> Segmentation:
+        """As ``Segmenter.segment``."""
+        return _segment(self.members, image, keep)
+
+
+def predict_cases(
+    segmenter: Reader, cases: Iterable[Case], folder: Path, keep: Sequence[str] = ()
+) -> dict[str, Path]:
     """Write ``folder/<case>.nii.gz`` on each case's own grid, and ``labels.json`` with the classes.
+
+    ``search.json`` says of each case how it was searched and in how many windows.
+
+    Args:
+        keep: classes whose probabilities are written too, as
+            ``folder/probabilities/<case>_<class>.nii.gz``: one byte a voxel, scaled in the header.
 
     Returns:
         Path of the mask of each case.
     """
     cases = list(cases)
-    written = {}
+    written, searches = {}, {}
     with progress("segmenting", len(cases)) as advance:
         for case in cases:
             path = folder / f"{case.name}.nii.gz"
-            found = segmenter.segment(case.read_image()).label_map
-            found.write(path, schema=segmenter.card.schema_)
+            found = segmenter.segment(case.read_image(), keep)
+            found.label_map.write(path, schema=segmenter.card.schema_)
+            for name, probability in found.probabilities.items():
+                stored = np.rint(probability / PROBABILITY_STEP).astype(np.uint8)
+                found.label_map.with_data(stored).write(
+                    probability_path(folder, case.name, name), scale=PROBABILITY_STEP
+                )
             written[case.name] = path
+            if any(search.where == NOTHING_FOUND for search in found.searches):
+                console.print(f"{case.name}: no foreground was found, so the whole scan was read.")
+            searches[case.name] = [
+                {"where": search.where, "windows": search.windows} for search in found.searches
+            ]
             advance()
     names = segmenter.card.schema_.as_mapping()
-    write_atomically(folder / "labels.json", (json.dumps(names, indent=2) + "\n").encode())
+    for name, content in (("labels.json", names), ("search.json", searches)):
+        write_atomically(folder / name, (json.dumps(content, indent=2) + "\n").encode())
     return written
-
-
-def _back(probability: np.ndarray, window: Window, scan: Volume) -> np.ndarray:
-    """Class probabilities (k, x, y, z) from the network's grid onto the scan's."""
-    x, y, z = (-np.array(window.first_mm)).tolist()
-    inverse = Window((x, y, z), Grid(scan.shape, scan.spacing_mm))
-    affine = window.affine(scan)
-    return np.stack([resample_image(Volume(channel, affine), inverse) for channel in probability])
 
 
 def plan_of(card: ArtefactCard) -> SegmenterPlan:
     """The sizes that a segmenter was built with."""
     return SegmenterPlan.model_validate(card.parts["plan"])
+
+
+def probability_path(folder: Path, case: str, name: str) -> Path:
+    """Where ``predict_cases`` writes the probability of a class."""
+    return folder / PROBABILITIES / f"{case}_{name}.nii.gz"
+
+
+def read_probability(folder: Path, case: str, name: str) -> ImageArray:
+    """The probability of a class (x, y, z) in RAS+ that ``predict_cases`` wrote; may be all 0."""
+    path = probability_path(folder, case, name)
+    file = read_nifti(path, path.name)
+    return to_canonical(file.data, file.image.affine, dtype=np.float32, source=path).data
+
+
+@torch.inference_mode()
+def _segment(
+    members: Sequence[Segmenter], image: Volume, keep: Sequence[str] | None
+) -> Segmentation:
+    schema = members[0].card.schema_
+    if keep is None:
+        keep = (LESION_CLASS,) if LESION_CLASS in schema else ()
+    # What no slab shows is background.
+    label_map = np.zeros(image.shape, dtype=np.uint8)
+    kept = {
+        name: np.full(image.shape, float(schema.value(name) == 0), dtype=np.float32)
+        for name in keep
+    }
+    searches, streams = zip(*(member.slabs(image) for member in members), strict=True)
+    slabs = streams[0] if len(members) == 1 else average_slabs(streams, len(schema))
+    for slab in slabs:
+        label_map[slab.box] = _largest(slab.probability)
+        for name, into in kept.items():
+            into[slab.box] = slab.probability[schema.value(name)].float().cpu().numpy()
+    return Segmentation(image.with_data(label_map), kept, searches)
+
+
+def _largest(probability: Tensor) -> LabelMap:
+    """Class of the greatest probability; of two equal ones the first, as argmax."""
+    best = probability[0].clone()
+    winner = torch.zeros(best.shape, dtype=torch.uint8, device=best.device)
+    for value in range(1, len(probability)):
+        ahead = probability[value] > best
+        winner.masked_fill_(ahead, value)
+        torch.maximum(best, probability[value], out=best)
+    return winner.cpu().numpy()
