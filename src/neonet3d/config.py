@@ -104,6 +104,7 @@ class SegmenterConfig(Section):
     validation_share: float = Field(ge=0, lt=1)
     evaluations: PositiveInt
     patience: PositiveInt
+    localiser_steps: PositiveInt
     augmentation: AugmentationConfig
     loop: LoopConfig
 

@@ -28,6 +28,7 @@ TINY = (
     "roi.shape=[24, 16, 8]",
     "roi.spacing_mm=[6, 6, 10]",
     "segmenter.network=unet",
+    "segmenter.localiser_steps=2",
     "segmenter.channels=[8, 16]",
     "segmenter.patch=[24, 16, 8]",
     "segmenter.loop.steps=2",

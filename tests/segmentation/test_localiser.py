@@ -28,6 +28,7 @@ from neonet3d.types import LabelSchema, Shape, Triple
 
 SCHEMA = LabelSchema(("background", "tumour"))
 SPACING_MM = (2.0, 2.0, 3.0)
+EXTENT_MM = (120.0, 100.0, 90.0)  # of a ball's scan
 
 
 def ball(centre_mm: Triple, radius_mm: float, seed: int, shape: Shape = (60, 50, 30)) -> Volume:
@@ -62,19 +63,17 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 def trained(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of few steps over few voxels."""
     folder = tmp_path_factory.mktemp("model")
-    pairs = [case.read_with_mask() for case in cohort]
-    normaliser = IntensityNormaliser.fit(((image.data, None) for image, _ in pairs), SCHEMA)
+    images = (case.read_image().data for case in cohort)
+    normaliser = IntensityNormaliser.fit(((image, None) for image in images), SCHEMA)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COARSE_VOXELS", 2500)
-        patch.setattr(module, "LOOP", module.LOOP.model_copy(update={"steps": 300}))
         fold = Fold("all", cohort, cohort.subset([]))
-        train_localiser(pairs, fold, normaliser, folder, seed=0)
+        train_localiser(fold, EXTENT_MM, normaliser, folder, steps=300, seed=0)
     return folder / module.FOLDER
 
 
-def test_the_coarse_grid_is_of_cubes_over_the_median_scan() -> None:
-    scans = [empty((155, 120, 50), (2.0, 2.0, 4.0))] * 2 + [empty((20, 20, 20), (1.0, 1.0, 1.0))]
-    grid = coarse_grid(scans)
+def test_the_coarse_grid_is_of_cubes_over_the_scan() -> None:
+    grid = coarse_grid((310.0, 240.0, 200.0))
     assert len(set(grid.spacing_mm)) == 1
     assert 6 < grid.spacing_mm[0] < 8
     assert COARSE_VOXELS <= np.prod(grid.shape) < 1.3 * COARSE_VOXELS
@@ -83,12 +82,12 @@ def test_the_coarse_grid_is_of_cubes_over_the_median_scan() -> None:
 
 
 def test_a_flat_scan_stays_off_narrow_grids() -> None:
-    grid = coarse_grid([empty((4, 300, 300), (1.0, 1.0, 1.0))])
+    grid = coarse_grid((4.0, 300.0, 300.0))
     assert grid.shape[0] >= SHORTEST_X * MULTIPLE
 
 
 def test_a_larger_scan_gets_more_coarse_voxels() -> None:
-    grid = coarse_grid([empty((60, 50, 30), SPACING_MM)])
+    grid = coarse_grid(EXTENT_MM)
     assert coarse_window(empty((10, 10, 10), SPACING_MM), grid).grid == grid
     larger = coarse_window(empty((60, 50, 90), SPACING_MM), grid).grid
     assert larger.spacing_mm == grid.spacing_mm
@@ -154,11 +153,9 @@ def test_the_card_and_a_second_start(
 
     monkeypatch.setattr(module, "train_loop", never)
     monkeypatch.setattr(module, "COARSE_VOXELS", 2500)
-    monkeypatch.setattr(module, "LOOP", module.LOOP.model_copy(update={"steps": 300}))
-    pairs = [case.read_with_mask() for case in cohort]
     assert card.normaliser is not None
     fold = Fold("all", cohort, cohort.subset([]))
-    train_localiser(pairs, fold, card.normaliser, trained.parent, seed=0)
+    train_localiser(fold, EXTENT_MM, card.normaliser, trained.parent, steps=300, seed=0)
 
 
 def test_another_folder_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from neonet3d.config import Config, load_config
 from neonet3d.engine.artefact import save_artefact
 from neonet3d.errors import InputError
 from neonet3d.metrics.overlap import dice
-from neonet3d.segmentation.localiser import FOLDER, LOOP, Localiser, LocaliserUNet
+from neonet3d.segmentation.localiser import FOLDER, Localiser, LocaliserUNet
 from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.predict import (
     Ensemble,
@@ -45,6 +45,7 @@ def config() -> Config:
             "segmenter.patch=[16,16,16]",
             "segmenter.spacing_mm=[1.5,1.5,1.5]",
             "segmenter.loop.steps=40",
+            "segmenter.localiser_steps=40",
             "segmenter.loop.batch_size=2",
             "segmenter.loop.learning_rate=1.0e-2",
             "segmenter.loop.ema_decay=0.8",
@@ -213,10 +214,15 @@ def localised(segmenter: Segmenter, place: tuple[slice, slice, slice] | None) ->
     return Segmenter(segmenter.network, segmenter.card, Localiser(Boxed(place), card))
 
 
+def without_localiser(model: Path) -> Segmenter:
+    loaded = Segmenter.load(model)
+    return Segmenter(loaded.network, loaded.card)
+
+
 def test_outside_of_what_is_found_all_is_background(model: Path) -> None:
     """The coarse grid of 12 x 12 x 12 voxels of 5 mm has its middle on the scan's."""
     image, mask = spheres()
-    whole = Segmenter.load(model)
+    whole = without_localiser(model)
     assert whole.segment(image).searches[0].where == "whole scan"
     boxed = localised(whole, (slice(1, 5), slice(4, 8), slice(3, 8)))
     found = boxed.segment(image)
@@ -236,7 +242,7 @@ def test_where_nothing_is_found_the_whole_scan_is_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     image, _ = spheres()
-    whole = Segmenter.load(model)
+    whole = without_localiser(model)
     blind = localised(whole, None)
     found, reference = blind.segment(image), whole.segment(image)
     assert found.searches == (Search("nothing found", reference.searches[0].windows),)
@@ -251,7 +257,7 @@ def test_the_localiser_is_loaded_with_its_segmenter(model: Path, tmp_path: Path)
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     card = Segmenter.load(model).card.model_copy(
-        update={"kind": "Localiser", "config": LOOP.model_dump(mode="json")}
+        update={"kind": "Localiser", "config": config().segmenter.loop.model_dump(mode="json")}
     )
     save_artefact(folder / FOLDER, LocaliserUNet(), card)
     assert Segmenter.load(folder).localiser is not None

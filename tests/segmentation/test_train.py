@@ -29,6 +29,7 @@ def tiny(*overrides: str) -> Config:
         "demo",
         overrides=[
             "segmenter.network=unet",
+            "segmenter.localiser_steps=2",
             "segmenter.channels=[4,8]",
             "segmenter.patch=[12,12,8]",
             "segmenter.loop.steps=4",

@@ -22,8 +22,8 @@ from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.study.fold import ARMS, FoldPaths, count_without_tumour, run_fold, train_models
 
 HELD_OUT = ("case_2", "case_5", "case_6")
-ARTEFACTS = {
-    "segmenter",
+SEGMENTERS = {"segmenter", "segmenter/localiser"}
+ARTEFACTS = SEGMENTERS | {
     "generator/autoencoder",
     "generator/anatomy",
     "generator/unet",
@@ -151,7 +151,7 @@ def test_one_voxel_of_a_training_case_changes_every_artefact(
     before, after = trained_files(trained.root), trained_files(paths.root)
     for artefact in ARTEFACTS:
         assert before[f"{artefact}/model.json"] != after[f"{artefact}/model.json"]
-        if artefact != "segmenter":  # its two steps may draw patches of other cases
+        if artefact not in SEGMENTERS:  # their two steps may draw patches of other cases
             name = f"{artefact}/model.safetensors"
             assert before[name] != after[name], name
 
@@ -168,7 +168,7 @@ def test_training_labels_reach_the_label_guided_parts(
     }
     assert {f"classifiers/{arm}" for arm in ARMS} <= changed
     # Images and masks are as they were, and neither of these sees a label.
-    assert not {"segmenter", "generator/autoencoder", "generator/anatomy"} & changed
+    assert not (SEGMENTERS | {"generator/autoencoder", "generator/anatomy"}) & changed
 
 
 def test_only_training_cases_are_read(
@@ -197,7 +197,7 @@ def test_every_artefact_names_its_training_cases_and_no_held_out_one(
         card = read_card(trained.root / artefact)
         assert card.fold == "fold-0"
         assert not held_out & set(card.training_cases)
-        if artefact == "segmenter":
+        if artefact in SEGMENTERS:
             assert set(card.training_cases) == scans
         elif artefact != "classifiers/patten_balanced":  # its cases were written anew
             assert set(card.training_cases) == crops
@@ -265,7 +265,7 @@ def test_a_patient_in_whom_neoseg_finds_nothing_is_predicted_and_counted(
 ) -> None:
     """Of three held-out patients one shows no tumour, one not even a liver."""
 
-    def predict(_: object, cases: Cohort, folder: Path) -> None:
+    def predict(_: object, cases: Cohort, folder: Path, keep: object) -> None:
         for case in cases:
             _, mask = case.read_with_mask()
             found = mask.data.copy()

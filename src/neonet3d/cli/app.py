@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from neonet3d.cli import classify, cohort, generate, segment, study
+from neonet3d.cli import classify, cohort, crop, generate, segment, study
 from neonet3d.cli.options import ConfigFile, Overrides, Preset, Seed, resolve, show
 
 app = typer.Typer(
@@ -18,8 +18,8 @@ app = typer.Typer(
 app.command("demo")(study.demo)
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(segment.app, name="segment")
-app.command("crop")(segment.crop)
-app.command("place-back")(segment.place_back)
+app.command("crop")(crop.crop)
+app.command("place-back")(crop.place_back)
 app.add_typer(generate.app, name="generate")
 app.add_typer(classify.app, name="classify")
 app.add_typer(study.app, name="study")

@@ -1,4 +1,4 @@
-"""neonet3d segment and crop: NeoSeg, TLCR, and how good masks are."""
+"""neonet3d segment: NeoSeg, and how good masks are."""
 
 from __future__ import annotations
 
@@ -215,88 +215,4 @@ def evaluate(
         as_json=as_json,
         sentence=f"{folder}: metrics.csv and summary.csv of {len(drawn)} cases."
         + (f" {without} more have no reference mask." if without else ""),
-    )
-
-
-def crop(
-    cohort: CohortPath,
-    out: OutPath,
-    segmenter: Annotated[
-        Path | None,
-        typer.Option(help="Crop to NeoSeg's masks instead of the cohort's.", show_default=False),
-    ] = None,
-    all_lesions: Annotated[
-        bool,
-        typer.Option(
-            "--all-lesions",
-            help="One patch per lesion (CASE-1, CASE-2, ...) instead of the index lesion's.",
-        ),
-    ] = False,
-    preset: Preset = "cpu",
-    config: ConfigFile = None,
-    overrides: Overrides = None,
-    as_json: AsJson = False,
-) -> None:
-    """TLCR: cut the region of interest around the tumour of each case into a new cohort."""
-    import tempfile
-
-    from neonet3d.cohort.cohort import Cohort
-    from neonet3d.engine.progress import progress
-    from neonet3d.segmentation.crop_record import cut_without_tumour
-    from neonet3d.segmentation.predict import Segmenter, predict_cases
-    from neonet3d.segmentation.tlcr import crop_cohort
-
-    settings = resolve(preset, config, overrides, None)
-    opened = Cohort.open(cohort)
-    with tempfile.TemporaryDirectory() as folder:
-        if segmenter is not None:
-            masks = predict_cases(Segmenter.load(segmenter), opened, Path(folder))
-            opened = opened.with_overlaid_masks(masks)
-        with progress("cropping", len(opened)) as advance:
-            crops = crop_cohort(
-                opened,
-                out,
-                settings.roi,
-                advance,
-                all_lesions=all_lesions,
-                allow_empty=segmenter is not None,
-            )
-    lost = cut_without_tumour(crops)
-    sentence = f"{out}: {len(crops)} patches of {settings.roi.shape} voxels."
-    if lost:
-        sentence += (
-            f" {len(lost)} of them show the middle of the liver or of the scan, since there is no "
-            f"tumour in the mask (the first is {lost[0]}); classify refuses them without "
-            "--allow-no-tumour."
-        )
-    show(
-        {"cohort": str(out), "cases": len(crops), "without_tumour": lost},
-        as_json=as_json,
-        sentence=sentence,
-    )
-
-
-def place_back(
-    crops: Annotated[Path, typer.Argument(help="Folder that 'crop' wrote.", show_default=False)],
-    case: Annotated[str, typer.Argument(help="Name of the patch in it.", show_default=False)],
-    mask: Annotated[
-        Path, typer.Argument(help="Mask (NIfTI) on the grid of the patch.", show_default=False)
-    ],
-    out: Annotated[
-        Path, typer.Argument(help="File to write, .nii or .nii.gz.", show_default=False)
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Take a mask that was drawn in a patch back to the grid of the scan it was cut from.
-
-    The scan itself is not needed; outside the patch the mask is background.
-    """
-    from neonet3d.segmentation.crop_record import place_file_back
-
-    placed = place_file_back(crops, case, mask, out)
-    voxels = int((placed.data > 0).sum())
-    show(
-        {"mask": str(out), "shape": list(placed.shape), "voxels": voxels},
-        as_json=as_json,
-        sentence=f"{out}: {voxels} voxels drawn, on the scan's grid {placed.shape}.",
     )

@@ -7,7 +7,6 @@ with a margin. Where it finds nothing, the whole scan is segmented.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +35,7 @@ from neonet3d.engine.artefact import (
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.segmentation.tiling import Foreground
-from neonet3d.types import ImageArray
+from neonet3d.types import ImageArray, Triple
 
 FOLDER = "localiser"  # inside the segmenter's
 CHANNELS = (8, 16, 32)
@@ -49,11 +48,6 @@ LIKELY, POSSIBLE = 0.5, 0.2  # probability from which on; see ``tiling.Foregroun
 SMALLEST_SHARE = 0.1  # of the smallest foreground in training; a smaller component is left out
 MARGIN = 1.5  # around what is possible, in coarse voxels
 LARGEST_SHIFT = 4  # coarse voxels by which a training scan is moved
-LOOP = LoopConfig(
-    steps=300, batch_size=2, learning_rate=5.0e-3, weight_decay=1.0e-4, ema_decay=0.98
-)
-
-Pairs = Sequence[tuple[Volume, Volume]]
 
 
 class LocaliserUNet(nn.Module):
@@ -120,40 +114,54 @@ class Localiser:
 
 
 def train_localiser(
-    pairs: Pairs, fold: Fold, normaliser: IntensityNormaliser, folder: Path, *, seed: int
+    fold: Fold,
+    extent_mm: Triple,
+    normaliser: IntensityNormaliser,
+    folder: Path,
+    *,
+    steps: int,
+    seed: int,
 ) -> None:
-    """Fit a localiser on whole scans and write it to ``folder / FOLDER``.
+    """Fit a localiser on the whole scans of a fold's training cases, to ``folder / FOLDER``.
 
     Args:
-        pairs: image and mask of every training case of the fold.
+        extent_mm: median of the scans.
         normaliser: the segmenter's.
         folder: the segmenter's.
     """
-    grid = coarse_grid([image for image, _ in pairs])
-    foregrounds = [float((mask.data > 0).sum()) * mask.voxel_volume_mm3 for _, mask in pairs]
-    smallest = SMALLEST_SHARE * min((mm3 for mm3 in foregrounds if mm3), default=0.0)
+    grid = coarse_grid(extent_mm)
+    loop = LoopConfig(
+        steps=steps, batch_size=2, learning_rate=5.0e-3, weight_decay=1.0e-4, ema_decay=0.98
+    )
     card = new_card(
-        "Localiser", fold=fold, config=LOOP, seed=seed, normaliser=normaliser, grid=grid
-    ).model_copy(update={"parts": {"smallest_mm3": smallest}})
+        "Localiser", fold=fold, config=loop, seed=seed, normaliser=normaliser, grid=grid
+    )
     if claim_folder(folder / FOLDER, card):
         return
-    scans = [_prepare(image, mask, grid, normaliser) for image, mask in pairs]
+    scans, foregrounds_mm3 = [], []
+    for case in fold.training:
+        image, mask = case.read_with_mask()
+        scans.append(_prepare(image, mask, grid, normaliser))
+        foregrounds_mm3.append(float((mask.data > 0).sum()) * mask.voxel_volume_mm3)
+    smallest = SMALLEST_SHARE * min((mm3 for mm3 in foregrounds_mm3 if mm3), default=0.0)
     network = seeded(seed, LocaliserUNet)
 
     def draw(generator: torch.Generator) -> list[Tensor]:
-        drawn = [_draw(scans, grid, generator) for _ in range(LOOP.batch_size)]
+        drawn = [_draw(scans, grid, generator) for _ in range(loop.batch_size)]
         images, targets = zip(*drawn, strict=True)
         return [torch.stack(images)[:, None], torch.stack(targets)[:, None]]
 
     loss = train_loop(
         LocaliserObjective(network),
         draw,
-        LOOP,
+        loop,
         folder=folder / FOLDER,
         seed=seed,
         description=f"{fold.name}: localiser",
     )
-    card = card.model_copy(update={"facts": {"training_loss": loss}})
+    card = card.model_copy(
+        update={"parts": {"smallest_mm3": smallest}, "facts": {"training_loss": loss}}
+    )
     save_artefact(folder / FOLDER, network, card)
     remove_training_state(folder / FOLDER)
 
@@ -175,10 +183,9 @@ class LocaliserObjective(nn.Module):
         )
 
 
-def coarse_grid(images: Sequence[Volume]) -> Grid:
+def coarse_grid(extent_mm: Triple) -> Grid:
     """About ``COARSE_VOXELS`` cubes over the median extent of the scans."""
-    extents = [np.array(v.shape) * np.array(v.spacing_mm) for v in images]
-    extent = np.median(extents, axis=0)
+    extent = np.array(extent_mm)
     side_mm = float((extent.prod() / COARSE_VOXELS) ** (1 / 3))
     least = (SHORTEST_X * MULTIPLE, MULTIPLE, MULTIPLE)
     x, y, z = np.maximum(_multiples(extent / side_mm), least).tolist()

@@ -7,7 +7,7 @@ that each may have a grid of its own.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -227,6 +227,22 @@ def plan_of(card: ArtefactCard) -> SegmenterPlan:
 def probability_path(folder: Path, case: str, name: str) -> Path:
     """Where ``predict_cases`` writes the probability of a class."""
     return folder / PROBABILITIES / f"{case}_{name}.nii.gz"
+
+
+def kept_for_cropping(segmenter: Reader) -> tuple[str, ...]:
+    """Classes whose probability TLCR weighs lesions by."""
+    return (LESION_CLASS,) if LESION_CLASS in segmenter.card.classes else ()
+
+
+def lesion_probability(folder: Path) -> Callable[[Case], ImageArray | None]:
+    """Of a case, where ``predict_cases(keep=kept_for_cropping(...))`` wrote it; else None."""
+
+    def read(case: Case) -> ImageArray | None:
+        if not probability_path(folder, case.name, LESION_CLASS).is_file():
+            return None
+        return read_probability(folder, case.name, LESION_CLASS)
+
+    return read
 
 
 def read_probability(folder: Path, case: str, name: str) -> ImageArray:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float16, UInt8
 from torch import Tensor
 
 from neonet3d.cohort.cohort import Case
-from neonet3d.cohort.geometry import Grid, Window, resample_image, resample_label_map
+from neonet3d.cohort.geometry import Grid, resample_image, resample_label_map
 from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.config import AugmentationConfig
 from neonet3d.segmentation.augment import IntensityNoise, draw_grid, flip, read_through
+from neonet3d.segmentation.tiling import lay_windows
 
 FOREGROUND_SHARE = 2 / 3  # of patches that lie around a voxel of a class drawn at random
 PLACES_PER_CLASS = 2000
@@ -38,10 +38,7 @@ def prepare_scan(
 ) -> Scan:
     """Read a case and its mask onto the network's spacing; air around it where it is too small."""
     image, mask = case.read_with_mask()
-    extent = np.array(image.shape) * np.array(image.spacing_mm)
-    voxels = np.maximum(np.round(extent / np.array(grid.spacing_mm)), grid.shape).astype(int)
-    x, y, z = voxels.tolist()
-    window = Window.centred(image, Grid((x, y, z), grid.spacing_mm))
+    window = lay_windows(image, grid, None).window
     data = normaliser.apply(image.data, None, name=case.name)
     values = torch.from_numpy(resample_image(image.with_data(data + 1), window) - 1)
     labels = torch.from_numpy(resample_label_map(mask, window, n_classes=n_classes))

@@ -24,6 +24,7 @@ from neonet3d.engine.progress import progress
 from neonet3d.engine.stopping import EarlyStopping
 from neonet3d.errors import InputError
 from neonet3d.metrics.overlap import dice
+from neonet3d.segmentation.localiser import train_localiser
 from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.plan import Fingerprint, make_plan
 from neonet3d.segmentation.scans import PatchSampler, Scan, prepare_scan
@@ -77,6 +78,16 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
         description=f"{fold.name}: segmenter",
         stopping=stopping if judged else None,
     )
+    if (np.array(fingerprint.extent_mm) > grid.extent_mm).any():
+        # Before the segmenter is saved: a folder with a model.json is whole.
+        train_localiser(
+            fold,
+            fingerprint.extent_mm,
+            normaliser,
+            folder,
+            steps=settings.localiser_steps,
+            seed=config.seed,
+        )
     facts: dict[str, float] = {"training_loss": loss, "validation_cases": len(judged)}
     if judged:
         facts |= {"validation_dice": stopping.best, "best_step": stopping.best_step}

@@ -29,7 +29,12 @@ from neonet3d.segmentation.crop_record import (
     cut_without_liver,
     cut_without_tumour,
 )
-from neonet3d.segmentation.predict import Segmenter, predict_cases
+from neonet3d.segmentation.predict import (
+    Segmenter,
+    kept_for_cropping,
+    lesion_probability,
+    predict_cases,
+)
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.segmentation.train import train_segmenter
 
@@ -101,7 +106,7 @@ def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: T
         predicted = fold.held_out.with_overlaid_masks(
             {case.name: paths.masks / f"{case.name}.nii.gz" for case in fold.held_out}
         )
-        once(paths.crops, key, lambda out: _crop(predicted, out, config))
+        once(paths.crops, key, lambda out: _crop(predicted, paths.masks, out, config))
     with timed("sample held-out masks"):
         key = fingerprint("pairs", hashes, held_out_key, config.sampler, config.seed)
         once(paths.pairs, key, lambda out: _sample(generator, crops.held_out, out, config))
@@ -168,12 +173,19 @@ def _balance(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
 
 def _predict_masks(segmenter: Segmenter, held_out: Cohort, out: Path) -> None:
     segmenter.card.refuse_training_cases(held_out)
-    predict_cases(segmenter, held_out, out)
+    predict_cases(segmenter, held_out, out, kept_for_cropping(segmenter))
 
 
-def _crop(predicted: Cohort, out: Path, config: Config) -> None:
+def _crop(predicted: Cohort, masks: Path, out: Path, config: Config) -> None:
     with progress("cropping", len(predicted)) as advance:
-        crop_cohort(predicted, out, config.roi, advance, allow_empty=True)
+        crop_cohort(
+            predicted,
+            out,
+            config.roi,
+            advance,
+            tumour_probability=lesion_probability(masks),
+            allow_empty=True,
+        )
 
 
 def _sample(generator: LatentGenerator, masks: Cohort, out: Path, config: Config) -> None:
