@@ -25,7 +25,8 @@ from neonet3d.engine.progress import progress
 from neonet3d.engine.stopping import EarlyStopping
 from neonet3d.errors import RunError
 
-CHECKPOINT_SECONDS = 15.0
+CHECKPOINT_SECONDS = 15.0  # between two checkpoints that are written in
+QUICK_SECONDS = 0.5  # or less; the state of a large network is a gigabyte, and waits in proportion
 GRADIENT_CLIP = 1.0
 FINAL_LEARNING_RATE = 0.02  # of the peak, at the end of the cosine
 
@@ -97,7 +98,7 @@ def train_loop(
     folder.mkdir(parents=True, exist_ok=True)
 
     objective.train()
-    saved = time.monotonic()
+    saved, wait = time.monotonic(), CHECKPOINT_SECONDS
     with progress(description, config.steps, completed=first) as advance:
         for step in range(first, config.steps):
             if stopping is not None and stopping.exhausted:
@@ -136,11 +137,13 @@ def train_loop(
                 _log(log, record | {"validation": round(score, 6)})
             elif (step + 1) % max(1, config.steps // 50) == 0:
                 _log(log, record)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - saved > wait:
+                began = time.monotonic()
                 _save(
                     state_path, objective, trainable, average, optimizer, recent, stopping, step + 1
                 )
                 saved = time.monotonic()
+                wait = CHECKPOINT_SECONDS * max(1.0, (saved - began) / QUICK_SECONDS)
 
     _copy(trainable, stopping.weights if stopping is not None and stopping.weights else average)
     objective.eval()
