@@ -25,10 +25,11 @@ from pydantic import (
 )
 
 from neonet3d.errors import InputError
-from neonet3d.types import Shape, Triple
 
 PRESETS = ("demo", "cpu", "gpu")
 Fraction = Field(ge=0, le=1)
+Sizes = tuple[PositiveInt, PositiveInt, PositiveInt]
+Lengths = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 
 
 class Section(BaseModel):
@@ -47,15 +48,15 @@ class LoopConfig(Section):
 
 class PhantomConfig(Section):
     n: PositiveInt
-    spacing_mm: Triple
-    field_of_view_mm: Triple
+    spacing_mm: Lengths
+    field_of_view_mm: Lengths
 
 
 class RoiConfig(Section):
     """TLCR's window (``segmentation/tlcr.py``)."""
 
-    shape: Shape
-    spacing_mm: Triple
+    shape: Sizes
+    spacing_mm: Lengths
     margin_mm: float = Field(ge=0)
     minimum_volume_mm3: float = Field(ge=0)
 
@@ -75,16 +76,16 @@ class SegmenterPlan(Section):
 
     network: NetworkName
     stem: bool
-    spacing_mm: Triple
-    patch: Shape
+    spacing_mm: Lengths
+    patch: Sizes
     channels: tuple[PositiveInt, ...]
-    strides: tuple[Shape, ...]
+    strides: tuple[Sizes, ...]
 
 
 class AugmentationConfig(Section):
     """What training patches go through (``segmentation/augment.py``)."""
 
-    flip_axes: tuple[Literal[0, 1, 2], ...]
+    flip_axes: frozenset[Literal[0, 1, 2]]
     spatial: float = Fraction
     intensity: float = Fraction
 
@@ -94,10 +95,10 @@ class SegmenterConfig(Section):
 
     network: NetworkName
     stem: bool | None
-    spacing_mm: Triple | None
-    patch: Shape | None
+    spacing_mm: Lengths | None
+    patch: Sizes | None
     channels: tuple[PositiveInt, ...] | None
-    strides: tuple[Shape, ...] | None
+    strides: tuple[Sizes, ...] | None
     width: PositiveInt
     patch_voxels: PositiveInt
     full_resolution_voxels: NonNegativeInt

@@ -103,6 +103,8 @@ def test_what_the_user_gives_stands() -> None:
     [
         (("network=unet", "channels=[8,8]", "strides=[[2,2,2],[2,2,2]]"), "one stride fewer"),
         (("network=dynunet", "channels=[8,8]"), "needs 3 or more"),
+        (("network=dynunet", "strides=[[2,2,2]]"), "needs 3 or more"),
+        (("network=segresnet", "width=12", "stem=false"), "multiples of that"),
         (("network=vnet", "channels=[8,8,8,8,8]"), "as published"),
         (("network=segresnet", "strides=[[2,2,2]]"), "as published"),
     ],
@@ -118,6 +120,12 @@ def test_a_plan_given_back_is_the_same_plan(network: str) -> None:
     plan = make_plan(LIVER, settings)
     again = settings.model_copy(update=plan.model_dump())
     assert make_plan(LIVER, again) == plan
+
+
+@pytest.mark.parametrize("override", ["patch=[0,8,8]", "spacing_mm=[-1,1,1]", "strides=[[0,2,2]]"])
+def test_sizes_are_positive(override: str) -> None:
+    with pytest.raises(InputError, match="greater than 0"):
+        config(override)
 
 
 def test_channels_decide_the_depth() -> None:

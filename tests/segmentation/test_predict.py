@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -14,7 +15,7 @@ from torch import nn
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume, read_label_map, read_volume
-from neonet3d.config import Config, load_config
+from neonet3d.config import Config, NetworkName, load_config
 from neonet3d.engine.artefact import save_artefact
 from neonet3d.errors import InputError
 from neonet3d.metrics.overlap import dice
@@ -236,10 +237,7 @@ def test_outside_of_what_is_found_all_is_background(model: Path) -> None:
 
 
 def test_where_nothing_is_found_the_whole_scan_is_read(
-    model: Path,
-    make_cohort: Callable[..., Cohort],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, _ = spheres()
     whole = without_localiser(model)
@@ -247,7 +245,9 @@ def test_where_nothing_is_found_the_whole_scan_is_read(
     found, reference = blind.segment(image), whole.segment(image)
     assert found.searches == (Search("nothing found", reference.searches[0].windows),)
     np.testing.assert_array_equal(found.label_map.data, reference.label_map.data)
-    predict_cases(blind, make_cohort([None], masks=False), tmp_path / "out")
+    writer = CohortWriter(tmp_path / "scans", SCHEMA, outcome_name=None, channel="MR")
+    writer.add("case_000", image, None)
+    predict_cases(blind, writer.finish(), tmp_path / "out")
     said = json.loads((tmp_path / "out" / "search.json").read_text())
     assert said["case_000"][0]["where"] == "nothing found"
     assert "case_000: no foreground was found" in capsys.readouterr().err
@@ -257,7 +257,11 @@ def test_the_localiser_is_loaded_with_its_segmenter(model: Path, tmp_path: Path)
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     card = Segmenter.load(model).card.model_copy(
-        update={"kind": "Localiser", "config": config().segmenter.loop.model_dump(mode="json")}
+        update={
+            "kind": "Localiser",
+            "config": config().segmenter.loop.model_dump(mode="json"),
+            "parts": {"smallest_mm3": 1.0},
+        }
     )
     save_artefact(folder / FOLDER, LocaliserUNet(), card)
     assert Segmenter.load(folder).localiser is not None
@@ -320,3 +324,44 @@ def test_only_what_is_asked_for_is_kept(model: Path) -> None:
     assert segmenter.segment(image, keep=()).tumour_probability is None
     both = segmenter.segment(image, keep=("background", "tumour")).probabilities
     np.testing.assert_allclose(both["background"] + both["tumour"], 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", get_args(NetworkName))
+def test_every_network_is_stored_and_reads_scans(
+    network: str, make_cohort: Callable[..., Cohort], tmp_path: Path
+) -> None:
+    """With the sizes of its plan: its lowest level is as short as bf16 weights ever meet."""
+    cohort = make_cohort([0, 1])
+    settings = load_config(
+        "cpu",
+        overrides=[
+            f"segmenter.network={network}",
+            "segmenter.width=8",
+            "segmenter.loop.steps=1",
+            "segmenter.loop.batch_size=1",
+        ],
+    )
+    train_segmenter(Fold("all", cohort, cohort.subset([])), settings, tmp_path / "model")
+    image = cohort.cases[0].read_image()
+    found = Segmenter.load(tmp_path / "model").segment(image)
+    assert found.label_map.shape == image.shape
+
+
+def test_a_scan_of_one_window_is_not_searched(model: Path) -> None:
+    segmenter = Segmenter.load(model)
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    image, _ = sphere(affine, (14, 14, 14), (10.0, 10.0, 10.0), 6, seed=3)
+    blind = localised(without_localiser(model), None)
+    found = blind.segment(Volume(image, affine))
+    assert found.searches == (Search("whole scan", 1),)
+    assert segmenter.segment(Volume(image, affine)).searches == found.searches
+
+
+def test_a_model_without_a_plan_is_a_sentence(model: Path, tmp_path: Path) -> None:
+    shutil.copytree(model, tmp_path / "model")
+    path = tmp_path / "model" / "model.json"
+    card = json.loads(path.read_text())
+    card["parts"] = {}
+    path.write_text(json.dumps(card))
+    with pytest.raises(InputError, match="plan of this Segmenter is missing"):
+        Segmenter.load(tmp_path / "model")

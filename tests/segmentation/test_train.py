@@ -69,6 +69,7 @@ def test_inner_validation_is_whole_patients(make_cohort: Callable[..., Cohort]) 
     assert judged == inner_validation(cohort, 0.2, seed=0)
     assert judged != inner_validation(cohort, 0.2, seed=1)
     assert inner_validation(cohort, 0.05, seed=0) == ()
+    assert len(inner_validation(cohort.subset(cohort.cases[:4]), 0.9, seed=0)) == 3
 
 
 def test_validation_patients_do_not_train(
@@ -90,6 +91,23 @@ def test_validation_patients_do_not_train(
     assert facts["validation_cases"] == 3
     assert 0 <= facts["validation_dice"] <= 1
     assert facts["best_step"] in (2, 4)
+
+
+def test_a_scan_that_shows_no_class_does_not_judge(
+    make_cohort: Callable[..., Cohort], tmp_path: Path
+) -> None:
+    """Its Dice is not defined, and finding nothing there would never be the best."""
+    cohort = make_cohort([0, 1] * 3)
+    writer = CohortWriter(tmp_path / "c", cohort.schema, outcome_name=None, channel="MR")
+    for index, case in enumerate(cohort):
+        image, mask = case.read_with_mask()
+        empty = mask.with_data(np.zeros_like(mask.data))
+        writer.add(case.name, image, mask if index < 3 else empty)
+    config = tiny("segmenter.validation_share=0.67", "segmenter.evaluations=2")
+    train_segmenter(everyone(writer.finish()), config, tmp_path / "model")
+    facts = read_card(tmp_path / "model").facts
+    assert facts["validation_cases"] == 2
+    assert np.isfinite(facts["validation_dice"])
 
 
 def test_a_killed_training_ends_in_the_same_bytes(

@@ -69,6 +69,9 @@ def crop(
                 tumour_probability=lesion_probability(Path(folder)),
                 allow_empty=segmenter is not None,
             )
+    seen = 0
+    if segmenter is not None:
+        seen = sum(case.digest() in reader.card.training_cases for case in Cohort.open(cohort))
     lost = cut_without_tumour(crops)
     sentence = f"{out}: {len(crops)} patches of {settings.roi.shape} voxels."
     if lost:
@@ -77,8 +80,18 @@ def crop(
             f"tumour in the mask (the first is {lost[0]}); classify refuses them without "
             "--allow-no-tumour."
         )
+    if seen:
+        sentence += (
+            f" {seen} of the scans trained the segmenter, so their masks are better than those of "
+            "new patients."
+        )
     show(
-        {"cohort": str(out), "cases": len(crops), "without_tumour": lost},
+        {
+            "cohort": str(out),
+            "cases": len(crops),
+            "without_tumour": lost,
+            "trained_the_segmenter": seen,
+        },
         as_json=as_json,
         sentence=sentence,
     )

@@ -59,8 +59,8 @@ def _print(
     measures = [m for m in titles if any(row.measure == m for row in rows)]
     patients = len({score.participant for score in scores})
     typer.echo(
-        f"{len(scores)} scans of {patients} patients; in brackets 95 % intervals, by a bootstrap "
-        "over patients."
+        f"{len(scores)} scans of {patients} patients; in brackets 95 % intervals over "
+        "patients: bootstrap, and Wilson's of the tumours found."
     )
     show_table(
         ("class", "scans with it", *(titles[measure] for measure in measures)),

@@ -67,13 +67,14 @@ def is_label_table(extension: Nifti1Extension) -> bool:
 
 
 def _parse(content: bytes, name: str) -> dict[int, str]:
-    if b"<!" in content.replace(b"<![CDATA[", b""):
+    text = content.decode("utf-8", errors="replace").strip("\0 \n")
+    if "<!ENTITY" in text:
         raise InputError(
             f"{name}: the label table in its header defines entities, which can fill the memory. "
             "Export the mask again."
         )
     try:
-        labels = ElementTree.fromstring(content).iter("Label")
+        labels = ElementTree.fromstring(text).iter("Label")
         return {int(label.attrib["Key"]): (label.text or "").strip() for label in labels}
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise InputError(

@@ -123,7 +123,7 @@ def choose_grid(volumes: Sequence[Volume]) -> Grid:
     larger loses its border, what is smaller is padded.
     """
     spacing = np.median([volume.spacing_mm for volume in volumes], axis=0)
-    extent = np.array([np.array(v.shape) * np.array(v.spacing_mm) for v in volumes])
+    extent = np.array([volume.extent_mm for volume in volumes])
     eighths = np.maximum(np.round(np.median(extent, axis=0) / spacing / GRID_MULTIPLE), 1)
     x, y, z = (eighths * GRID_MULTIPLE).astype(int).tolist()
     sx, sy, sz = (float(s) for s in spacing)
@@ -185,7 +185,7 @@ def patch_window(volume: Volume, grid: Grid, *, name: str) -> Window:
     coarser = np.array(volume.spacing_mm) / np.array(grid.spacing_mm)
     if volume.shape == grid.shape and np.allclose(coarser, coarser[0]):
         return Window.centred(volume, Grid(grid.shape, volume.spacing_mm))
-    extent = np.array(volume.shape) * np.array(volume.spacing_mm)
+    extent = volume.extent_mm
     if (extent > LARGEST_EXTENT * grid.extent_mm).any():
         scan, patch = ("x".join(f"{mm:.0f}" for mm in size) for size in (extent, grid.extent_mm))
         raise InputError(

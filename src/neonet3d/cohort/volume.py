@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from jaxtyping import Float
 from nibabel import orientations
 
 from neonet3d.cohort.label_names import LABEL_INTENT, label_table
@@ -51,6 +52,11 @@ class Volume:
     def spacing_mm(self) -> Triple:
         x, y, z = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         return (x, y, z)
+
+    @property
+    def extent_mm(self) -> Float[np.ndarray, " 3"]:
+        """From the outer face of the first voxel to that of the last."""
+        return np.array(self.shape) * np.array(self.spacing_mm)
 
     @property
     def voxel_volume_mm3(self) -> float:

@@ -86,6 +86,20 @@ class ArtefactCard(BaseModel):
         """Changes when anything that decides the weights changes."""
         return fingerprint(self.model_dump(mode="json", exclude={"facts", "weights_sha256"}))
 
+    def part(self, name: str, section: type[SectionT]) -> SectionT:
+        """An entry of ``parts`` as the section that it was written from.
+
+        Raises:
+            InputError: it is missing, or does not fit.
+        """
+        try:
+            return section.model_validate(self.parts.get(name))
+        except ValidationError as error:
+            raise InputError(
+                f"The {name} of this {self.kind} is missing or of another version of neonet3d. "
+                "Train the model again."
+            ) from error
+
     def settings(self, section: type[SectionT]) -> SectionT:
         """``config`` as the section that it was written from.
 

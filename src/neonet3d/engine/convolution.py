@@ -12,12 +12,12 @@ class ShortGridConv3d(nn.Conv3d):
     With torch 2.13 on a CPU that gradient is uninitialised memory when the stride is 1 and the
     output has at least 2 voxels along the first axis but fewer than the kernel (12 of 12 trials;
     none at 1 voxel, none from the kernel's length on). Such grids are tiny, so float32 costs
-    nothing there.
+    nothing there. What the convolution gives is right, so nothing changes once it is trained.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         n = x.shape[2]
-        if self.stride[0] == 1 and 2 <= n < self.kernel_size[0]:
+        if self.training and self.stride[0] == 1 and 2 <= n < self.kernel_size[0]:
             with torch.autocast(x.device.type, enabled=False):
                 return super().forward(x.float())
         return super().forward(x)

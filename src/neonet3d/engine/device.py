@@ -13,9 +13,8 @@ from lightning_fabric import Fabric
 SHORTEST_X = 3
 """Least voxels along the first axis of any grid that a 3x3x3 convolution trains on.
 
-With torch 2.13 on a CPU with bf16, oneDNN's gradient of the weights of such a convolution is
-uninitialised memory where its output has exactly 2 voxels along the first axis (found as a NaN
-in a ResNet; 30 of 30 trials wrong at 2, none at 1 or from 3 on).
+Shorter ones meet what ``engine/convolution.py`` describes; it guards NeoSeg's networks, and the
+others keep off such grids.
 """
 
 Precision = Literal["32-true", "bf16-mixed"]

@@ -7,10 +7,11 @@ changes what a scanner would: bias field, contrast, gain, resolution, noise (MON
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from monai.transforms import (
     Compose,
     RandAdjustContrast,
@@ -71,7 +72,7 @@ def draw_grid(
 
 
 def read_through(
-    image: Float[Tensor, "x y z"],
+    image: Shaped[Tensor, "x y z"],
     label_map: UInt8[Tensor, "x y z"],
     middle: Float[Tensor, " 3"],
     grid_mm: Float[Tensor, "i j k 3"],
@@ -82,6 +83,12 @@ def read_through(
     What lies outside the scan repeats its border.
     """
     voxels = grid_mm / torch.tensor(spacing_mm) + middle
+    # Only the box that is read is brought to float32.
+    last = torch.tensor(image.shape) - 1
+    low = torch.minimum(voxels.amin((0, 1, 2)).floor().long().clamp_min(0), last)
+    high = torch.minimum(voxels.amax((0, 1, 2)).ceil().long().clamp_min(0), last)
+    box = tuple(slice(a, b + 1) for a, b in zip(low.tolist(), high.tolist(), strict=True))
+    image, label_map, voxels = image[box].float(), label_map[box], voxels - low
     size = torch.tensor(image.shape, dtype=torch.float32)
     # grid_sample counts axes from the last, and from -1 to 1.
     where = (2 * voxels / (size - 1).clamp_min(1) - 1).flip(-1)[None]
@@ -94,9 +101,9 @@ def read_through(
     return sample(image, "bilinear"), sample(label_map.float(), "nearest").to(torch.uint8)
 
 
-def flip(tensors: list[Tensor], axes: tuple[int, ...], generator: torch.Generator) -> list[Tensor]:
+def flip(tensors: list[Tensor], axes: Collection[int], generator: torch.Generator) -> list[Tensor]:
     """All of them along the same random choice of ``axes``."""
-    chosen = [axis for axis in axes if float(torch.rand((), generator=generator)) < 0.5]
+    chosen = [axis for axis in sorted(axes) if float(torch.rand((), generator=generator)) < 0.5]
     return [tensor.flip(chosen) if chosen else tensor for tensor in tensors]
 
 

@@ -18,7 +18,6 @@ from pydantic import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
 )
 
@@ -32,11 +31,10 @@ from neonet3d.cohort.volume import (
     require_same_grid,
     write_atomically,
 )
+from neonet3d.config import Lengths, Sizes
 from neonet3d.errors import InputError
 from neonet3d.types import LabelMap
 
-Sizes = tuple[PositiveInt, PositiveInt, PositiveInt]
-Lengths = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 Row = tuple[float, float, float, float]
 Axis = Annotated[str, Field(pattern="^[LRAPSI]$")]
 

@@ -34,6 +34,7 @@ from neonet3d.engine.artefact import (
 )
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
+from neonet3d.errors import InputError
 from neonet3d.segmentation.tiling import Foreground
 from neonet3d.types import ImageArray, Triple
 
@@ -84,6 +85,11 @@ class Localiser:
             InputError: no localiser there, or damaged.
         """
         card = read_card(folder, kind="Localiser")
+        if "smallest_mm3" not in card.parts:
+            raise InputError(
+                f"The card in {folder} does not say how small the foreground may be. "
+                "Train the model again."
+            )
         network = LocaliserUNet()
         load_weights(folder, network, card)
         fabric().to_device(network)
@@ -194,8 +200,8 @@ def coarse_grid(extent_mm: Triple) -> Grid:
 
 def coarse_window(scan: Volume, grid: Grid) -> Window:
     """The coarse voxels over the whole of a scan, and at least as many as the training grid has."""
-    extent = np.array(scan.shape) * np.array(scan.spacing_mm)
-    x, y, z = np.maximum(_multiples(extent / np.array(grid.spacing_mm)), grid.shape).tolist()
+    voxels = _multiples(scan.extent_mm / np.array(grid.spacing_mm))
+    x, y, z = np.maximum(voxels, grid.shape).tolist()
     return Window.centred(scan, Grid((x, y, z), grid.spacing_mm))
 
 

@@ -21,6 +21,7 @@ from neonet3d.types import Shape
 
 HAAR_BANDS = 8
 SEGRESNET_BLOCKS = (1, 2, 2, 4)  # of its encoder, as published
+SEGRESNET_GROUPS = 8  # of its norms, as published
 VNET_LEVELS, VNET_WIDTH, VNET_KERNEL = 5, 16, 5  # as published
 
 
@@ -95,8 +96,8 @@ def _build(plan: SegmenterPlan, n_in: int, n_out: int) -> nn.Module:
                 upsample_kernel_size=strides,
                 filters=channels,
                 norm_name="instance",
-                deep_supervision=len(channels) > 2,
-                deep_supr_num=min(2, max(1, len(channels) - 2)),
+                deep_supervision=True,
+                deep_supr_num=min(2, len(channels) - 2),
             )
         case "vnet":
             return _without_dropout(VNet(spatial_dims=3, in_channels=n_in, out_channels=n_out))

@@ -1,8 +1,9 @@
 """Sizes of a segmenter from a fingerprint of its training cases (after Isensee et al., 2021).
 
-The rules are nnU-Net's: the median spacing, a patch of equal extent in mm on every axis but no
-larger than the median scan, an axis halved only while its voxels are not coarser than twice the
-finest and four or more remain. What memory allows is our own estimate.
+The rules follow nnU-Net's: the median spacing, a patch of equal extent in mm on every axis but no
+larger than the median scan, rounded up to what the strides ask for; an axis halved only while its
+voxels are not coarser than twice the finest and four or more remain. What memory allows is our own
+estimate.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from neonet3d.errors import InputError
 from neonet3d.segmentation.networks import (
     HAAR_BANDS,
     SEGRESNET_BLOCKS,
+    SEGRESNET_GROUPS,
     VNET_KERNEL,
     VNET_LEVELS,
     VNET_WIDTH,
@@ -123,13 +125,15 @@ def _levels(config: SegmenterConfig) -> _Levels:
     published = {"vnet": VNET_LEVELS, "segresnet": len(SEGRESNET_BLOCKS)}.get(config.network)
     if published is None:
         least = DYNUNET_LEAST_LEVELS if config.network == "dynunet" else 2
-        if config.channels is None:
-            return _Levels(least, MAX_LEVELS, fixed=False)
-        if len(config.channels) < least:
+        given = [len(config.channels)] if config.channels is not None else []
+        given += [len(config.strides) + 1] if config.strides is not None else []
+        if given and min(given) < least:
             raise InputError(
-                f"segmenter.channels names {len(config.channels)} levels, and "
+                f"segmenter.channels and strides make {min(given)} levels, and "
                 f"segmenter.network={config.network} needs {least} or more. Add a level."
             )
+        if config.channels is None:
+            return _Levels(least, MAX_LEVELS, fixed=False)
         return _Levels(len(config.channels), len(config.channels), fixed=False)
     strides, channels = config.strides, config.channels
     doubling = channels is None or channels == tuple(channels[0] * 2**i for i in range(published))
@@ -138,6 +142,11 @@ def _levels(config: SegmenterConfig) -> _Levels:
         raise InputError(
             f"segmenter.network={config.network} has {published} levels of twice the channels at "
             "half the size, as published. Leave segmenter.channels and segmenter.strides null."
+        )
+    if config.network == "segresnet" and (channels or (config.width,))[0] % SEGRESNET_GROUPS:
+        raise InputError(
+            f"segmenter.network=segresnet norms channels in {SEGRESNET_GROUPS} groups, so "
+            "segmenter.width and channels must be multiples of that."
         )
     return _Levels(published, published, fixed=True)
 

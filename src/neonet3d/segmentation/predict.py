@@ -43,8 +43,8 @@ class Search:
     """How a scan was searched.
 
     Attributes:
-        where: ``FOREGROUND``; ``WHOLE_SCAN`` without a localiser; ``NOTHING_FOUND`` when the
-            localiser found nothing, so that the whole scan was read.
+        where: ``FOREGROUND``; ``WHOLE_SCAN`` without a localiser, or where one window holds the
+            scan; ``NOTHING_FOUND`` when the localiser found nothing, so that all of it was read.
         windows: how many the network saw.
     """
 
@@ -96,6 +96,12 @@ class Segmenter:
         self.card = card
         self.localiser = localiser
 
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Of all weights that decide what it predicts."""
+        parts = (self,) if self.localiser is None else (self, self.localiser)
+        return tuple(part.card.weights_sha256 for part in parts)
+
     @classmethod
     def load(cls, folder: Path | str) -> Segmenter:
         """
@@ -132,7 +138,10 @@ class Segmenter:
         normaliser = self.card.normaliser
         assert normaliser is not None  # train_segmenter always sets it
         reference = normaliser.reference_of(image.data, None, name=str(image.source))
-        found = None if self.localiser is None else self.localiser.find(image, reference)
+        # What fits in one window needs no search; a patch would look strange to the localiser.
+        searched = (image.extent_mm > self.card.grid.extent_mm).any()
+        localiser = self.localiser if searched else None
+        found = None if localiser is None else localiser.find(image, reference)
         layout = lay_windows(image, self.card.grid, found)
 
         def read(window: Window) -> ImageArray:
@@ -141,7 +150,7 @@ class Segmenter:
             signal = part.with_data(normaliser.scale(part.data, reference) + 1)
             return resample_image(signal, on_part) - 1
 
-        where = FOREGROUND if found else NOTHING_FOUND if self.localiser else WHOLE_SCAN
+        where = FOREGROUND if found else NOTHING_FOUND if localiser else WHOLE_SCAN
         return (
             Search(where, len(layout.starts)),
             scan_slabs(self.network, layout, image, read),
@@ -196,6 +205,7 @@ def predict_cases(
     """
     cases = list(cases)
     written, searches = {}, {}
+    _write_json(folder / "labels.json", segmenter.card.schema_.as_mapping())
     with progress("segmenting", len(cases)) as advance:
         for case in cases:
             path = folder / f"{case.name}.nii.gz"
@@ -213,15 +223,17 @@ def predict_cases(
                 {"where": search.where, "windows": search.windows} for search in found.searches
             ]
             advance()
-    names = segmenter.card.schema_.as_mapping()
-    for name, content in (("labels.json", names), ("search.json", searches)):
-        write_atomically(folder / name, (json.dumps(content, indent=2) + "\n").encode())
+    _write_json(folder / "search.json", searches)
     return written
 
 
 def plan_of(card: ArtefactCard) -> SegmenterPlan:
     """The sizes that a segmenter was built with."""
-    return SegmenterPlan.model_validate(card.parts["plan"])
+    return card.part("plan", SegmenterPlan)
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def probability_path(folder: Path, case: str, name: str) -> Path:

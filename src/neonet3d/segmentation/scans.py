@@ -46,7 +46,8 @@ def prepare_scan(
     for k in range(1, n_classes):
         found = (labels == k).nonzero()
         if len(found):
-            places[k] = found[:: max(1, len(found) // PLACES_PER_CLASS)]
+            n = min(len(found), PLACES_PER_CLASS)
+            places[k] = found[torch.linspace(0, len(found) - 1, n).long()]
     return Scan(values.half(), labels, places)
 
 
@@ -71,12 +72,9 @@ class PatchSampler:
         size = torch.tensor(self.grid.shape)
         if float(torch.rand((), generator=generator)) < self.config.spatial:
             where = draw_grid(self.grid.shape, self.grid.spacing_mm, generator)
+            middle = first + (size - 1) / 2
             image, label_map = read_through(
-                scan.image.float(),
-                scan.label_map,
-                first + (size - 1) / 2,
-                where,
-                self.grid.spacing_mm,
+                scan.image, scan.label_map, middle, where, self.grid.spacing_mm
             )
         else:
             x, y, z = (slice(a, a + n) for a, n in zip(first.tolist(), size.tolist(), strict=True))

@@ -76,8 +76,7 @@ def lay_windows(scan: Volume, grid: Grid, foreground: Foreground | None) -> Layo
         grid: shape and spacing of a window.
     """
     spacing = np.array(grid.spacing_mm)
-    extent = np.array(scan.shape) * np.array(scan.spacing_mm)
-    x, y, z = np.ceil(np.round(extent / spacing, 3)).astype(int).tolist()
+    x, y, z = np.ceil(np.round(scan.extent_mm / spacing, 3)).astype(int).tolist()
     inner = Window.centred(scan, Grid((x, y, z), grid.spacing_mm))
     padding = [max(0, p - n) // 2 for p, n in zip(grid.shape, (x, y, z), strict=True)]
     shape = tuple(max(p, n) for p, n in zip(grid.shape, (x, y, z), strict=True))

@@ -28,9 +28,8 @@ from neonet3d.segmentation.localiser import train_localiser
 from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.plan import Fingerprint, make_plan
 from neonet3d.segmentation.scans import PatchSampler, Scan, prepare_scan
+from neonet3d.segmentation.tiling import OVERLAP
 from neonet3d.types import ImageArray
-
-VALIDATION_OVERLAP = 0.25
 
 
 def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
@@ -53,13 +52,23 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
     ).model_copy(update={"parts": {"plan": plan.model_dump(mode="json")}})
     if claim_folder(folder, card):
         return
+    if (np.array(fingerprint.extent_mm) > grid.extent_mm).any():
+        train_localiser(
+            fold,
+            fingerprint.extent_mm,
+            normaliser,
+            folder,
+            steps=settings.localiser_steps,
+            seed=config.seed,
+        )
     n_classes = len(cohort.schema)
     scans = {}
     with progress(f"{fold.name}: reading scans", len(cohort)) as advance:
         for case in cohort:
             scans[case.name] = prepare_scan(case, grid, normaliser, n_classes=n_classes)
             advance()
-    judged = inner_validation(cohort, settings.validation_share, seed=config.seed)
+    showing = cohort.subset(case for case in cohort if scans[case.name].places)
+    judged = inner_validation(showing, settings.validation_share, seed=config.seed)
     sampler = PatchSampler(
         [scan for name, scan in scans.items() if name not in judged], grid, settings.augmentation
     )
@@ -78,16 +87,6 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
         description=f"{fold.name}: segmenter",
         stopping=stopping if judged else None,
     )
-    if (np.array(fingerprint.extent_mm) > grid.extent_mm).any():
-        # Before the segmenter is saved: a folder with a model.json is whole.
-        train_localiser(
-            fold,
-            fingerprint.extent_mm,
-            normaliser,
-            folder,
-            steps=settings.localiser_steps,
-            seed=config.seed,
-        )
     facts: dict[str, float] = {"training_loss": loss, "validation_cases": len(judged)}
     if judged:
         facts |= {"validation_dice": stopping.best, "best_step": stopping.best_step}
@@ -144,9 +143,14 @@ class SegmentationObjective(nn.Module):
 
 
 def inner_validation(cohort: Cohort, share: float, *, seed: int) -> tuple[str, ...]:
-    """Cases of a random share of the training patients; none where that is fewer than two."""
+    """Cases of a random share of the training patients; none where that is fewer than two.
+
+    Args:
+        cohort: training cases whose masks show a class: of the others a Dice says nothing.
+        share: of the patients; one at least is left to train on.
+    """
     patients = sorted({case.participant for case in cohort})
-    n = round(share * len(patients))
+    n = min(round(share * len(patients)), len(patients) - 1)
     if n < 2:
         return ()
     chosen = set(np.random.default_rng(seed).permutation(patients)[:n])
@@ -166,8 +170,9 @@ def mean_dice(network: nn.Module, scans: list[Scan], plan: SegmenterPlan, n_clas
                 plan.patch,
                 1,
                 network,
-                overlap=VALIDATION_OVERLAP,
+                overlap=OVERLAP,
                 mode="gaussian",
+                device=torch.device("cpu"),  # where the logits of the whole scan are put together
             )
         found = logits[0].argmax(0).to(torch.uint8).cpu().numpy()
         scores.extend(dice(found, scan.label_map.numpy(), labels).values())

@@ -98,9 +98,9 @@ def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: T
     )
     segmenter = Segmenter.load(paths.segmenter)
     generator = LatentGenerator.load(paths.generator)
-    hashes = [segmenter.card.weights_sha256, generator.card.weights_sha256]
+    hashes = [*segmenter.hashes, generator.card.weights_sha256]
     with timed("segment held-out scans"):
-        key = fingerprint("masks", hashes[0], held_out_key)
+        key = fingerprint("masks", segmenter.hashes, held_out_key)
         once(paths.masks, key, lambda out: _predict_masks(segmenter, fold.held_out, out))
         key = fingerprint("crops", RECORD_FIELDS, key, config.roi)
         predicted = fold.held_out.with_overlaid_masks(
@@ -145,7 +145,7 @@ def _balance(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
     generator = LatentGenerator.load(paths.generator)
     key = fingerprint(
         "balanced",
-        segmenter.card.weights_sha256,
+        segmenter.hashes,
         generator.card.weights_sha256,
         config.balance,
         config.sampler,
