@@ -1,6 +1,6 @@
 """Seconds, memory and Dice of whole-scan segmentation, beside MONAI's sliding window.
 
-python bench/inference_speed.py MODEL COHORT [--fold K/N] [--json FILE]
+python bench/inference_speed.py MODEL COHORT [--fold K/N] [--splits FILE] [--cases N] [--json FILE]
 
 Three ways, with the same network, window size, overlap, Gaussian blending, batch of windows,
 network grid and resampling: MONAI's ``sliding_window_inference`` in float32, as it is called by
@@ -236,6 +236,8 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("cohort", type=Path)
     parser.add_argument("--fold", metavar="K/N")
+    parser.add_argument("--splits", type=Path, metavar="FILE")
+    parser.add_argument("--cases", type=int, metavar="N", help="only the first so many")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--peak-of", choices=WAYS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -243,7 +245,8 @@ def main() -> None:
         print(own_peak_mb(options.peak_of, options.model, options.cohort))
         return
     segmenter = Segmenter.load(options.model)
-    cohort = cases_to_apply(options.cohort, options.fold, segmenter.card.seed)
+    cohort = cases_to_apply(options.cohort, options.fold, segmenter.card.seed, options.splits)
+    cohort = cohort.subset(cohort.cases[: options.cases])
     segmenter.card.refuse_training_cases(cohort)
     load = os.getloadavg()[0]
     rows = measure(segmenter, load_in_float32(options.model), list(cohort))

@@ -3,8 +3,9 @@
 python bench/segmentation.py WORK_FOLDER [docs/results/segmentation.md]
 
 Every figure is what the commands print as JSON (``segment train``, ``segment predict``), and is
-kept in WORK_FOLDER: a second call goes on where the first stopped. Run ``bench/inference_speed.py``
-and ``bench/tlcr_speed.py`` for speed. NEONET3D_DATA is the folder of the public data.
+kept in WORK_FOLDER: a second call goes on where the first stopped. Speed is what
+``bench/inference_speed.py`` and ``bench/tlcr_speed.py`` print. NEONET3D_DATA is the folder of the
+public data, NOTE a sentence for the head of the page.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ DATA = Path(os.environ.get("NEONET3D_DATA", BENCH.parents[1] / "shared" / "data"
 PRESET = "cpu"
 PHANTOMS, TRAINING_PHANTOMS = 100, 40
 LIMIT_MM = 10.0
+TIMED_CASES = 12
 # 5x5x5 kernels and 45 million weights: a step takes about four times as long as another's.
 STEPS = {"vnet": 600}
 MEASURES = {"dice": 3, "cl_dice": 3, "hd95_mm": 1, "surface_dice": 3}  # and digits
@@ -135,6 +137,8 @@ def lines(work: Path) -> Iterator[str]:
     yield f"Python {platform.python_version()}, torch {version('torch')}, MONAI {version('monai')};"
     yield f"preset `{PRESET}`, configuration {fingerprint(config)}, data"
     yield f"{data_hash(hippocampi)} (hippocampus) and {data_hash(cohort)} (phantom)."
+    if note := os.environ.get("NOTE"):
+        yield note
     yield "Minutes are of the whole training command as it ran, beside the load average at its end."
     yield ""
     yield "## Five networks on the hippocampus"
@@ -196,6 +200,27 @@ def lines(work: Path) -> Iterator[str]:
     yield f"these phantoms ({near / len(shifts):.3f}); median {np.median(shifts):.1f} mm, 95th"
     yield f"percentile {np.quantile(shifts, 0.95, method='higher'):.1f} mm, largest"
     yield f"{shifts.max():.1f} mm (inf: no tumour was found)."
+    yield ""
+    model = work / "phantom-model"
+    fold = ("--splits", splits, "--fold", "0", "--cases", TIMED_CASES)
+    yield from page(work / "inference.md", "inference_speed.py", model, cohort, *fold)
+    yield ""
+    yield from page(work / "tlcr.md", "tlcr_speed.py")
+
+
+def page(kept: Path, script: str, *words: object) -> list[str]:
+    """What another bench prints, as sections of this page; run once."""
+    if not kept.is_file():
+        print("$", script, *words, file=sys.stderr)
+        done = subprocess.run(
+            [sys.executable, str(BENCH / script), *map(str, words)],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        kept.write_text(done.stdout)
+    text = kept.read_text().rstrip()
+    return [f"#{line}" if line.startswith("#") else line for line in text.splitlines()]
 
 
 def training(trained: Result) -> str:
