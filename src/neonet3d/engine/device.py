@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Literal
 
 import torch
 from lightning_fabric import Fabric
+from threadpoolctl import ThreadpoolController
 
 SHORTEST_X = 3
 """Least voxels along the first axis of any grid that a 3x3x3 convolution trains on.
@@ -68,3 +70,17 @@ def memory_bytes() -> int:
     if here.device.type == "cuda":
         return int(torch.cuda.get_device_properties(here.device).total_memory)
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """NumPy's BLAS on one thread for a while.
+
+    Its threads spin for some milliseconds after each product, on the cores that torch's threads
+    want next; beside a network, small products in NumPy cost more than they take.
+    """
+    return _thread_pools().limit(limits=1, user_api="blas")

@@ -22,7 +22,7 @@ from neonet3d.cohort.nifti import read_nifti
 from neonet3d.cohort.volume import Volume, to_canonical, write_atomically
 from neonet3d.config import SegmenterPlan
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
-from neonet3d.engine.device import fabric
+from neonet3d.engine.device import fabric, one_blas_thread
 from neonet3d.engine.progress import console, progress
 from neonet3d.errors import InputError
 from neonet3d.segmentation.averaging import average_slabs
@@ -130,7 +130,8 @@ class Segmenter:
         Args:
             keep: classes whose probabilities come back too; the tumour by default, if there is one.
         """
-        return _segment((self,), image, keep)
+        with one_blas_thread():
+            return _segment((self,), image, keep)
 
     @torch.inference_mode()
     def slabs(self, image: Volume) -> tuple[Search, Iterator[Slab]]:
@@ -186,7 +187,8 @@ class Ensemble:
 
     def segment(self, image: Volume, keep: Sequence[str] | None = None) -> Segmentation:
         """As ``Segmenter.segment``."""
-        return _segment(self.members, image, keep)
+        with one_blas_thread():
+            return _segment(self.members, image, keep)
 
 
 def predict_cases(
