@@ -145,7 +145,7 @@ def lines(work: Path) -> Iterator[str]:
     yield ""
     yield "Task04_Hippocampus of the Medical Segmentation Decathlon, fold 0 of 5: 128 cases train,"
     yield "32 are segmented. Intervals resample patients. nnU-Net's published mean is .89 to .90."
-    yield f"{config.segmenter.loop.steps} steps each, but for "
+    yield f"{config.segmenter.loop.steps} steps each, but for"
     yield ", ".join(f"{name} ({steps}, which take as long)" for name, steps in STEPS.items()) + "."
     yield ""
     yield "| network | patch | stem | mean Dice | anterior | posterior | HD95 in mm, median |"
