@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
+from nifti_speed import QUIET, machine
 from torch import Tensor, nn
 
 from neonet3d.cli.options import cases_to_apply
@@ -46,7 +47,6 @@ from neonet3d.segmentation.windows import windows_at_once
 from neonet3d.types import LabelMap
 
 ROUNDS = 3
-QUIET = 0.5  # load average of a machine that does nothing else
 WAYS = ("MONAI, float32", "MONAI, same precision", "neonet3d")
 
 
@@ -165,15 +165,6 @@ def own_peak_mb(name: str, model: Path, image_path: Path) -> float:
 def _status_mb(field: str) -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:")) / 1024
-
-
-def machine() -> str:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{names[0] if names else platform.machine()}, {len(names)} cores, {platform.system()}"
 
 
 def as_markdown(result: dict[str, object], rows: list[dict[str, object]]) -> str:

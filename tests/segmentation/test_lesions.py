@@ -8,7 +8,8 @@ from scipy import ndimage
 
 from neonet3d.cohort.volume import Volume
 from neonet3d.errors import InputError
-from neonet3d.segmentation.lesions import bounding_box, close_gaps, find_lesions
+from neonet3d.metrics.box import bounding_box
+from neonet3d.segmentation.lesions import close_gaps, find_lesions
 from neonet3d.types import LabelSchema
 
 SCHEMA = LabelSchema(("background", "liver", "tumour"))

@@ -15,8 +15,8 @@ from threadpoolctl import ThreadpoolController
 SHORTEST_X = 3
 """Least voxels along the first axis of any grid that a 3x3x3 convolution trains on.
 
-Shorter ones meet what ``engine/convolution.py`` describes; it guards NeoSeg's networks, and the
-others keep off such grids.
+Shorter ones meet what ``segmentation/convolution.py`` describes; it guards NeoSeg's networks, and
+the others keep off such grids.
 """
 
 Precision = Literal["32-true", "bf16-mixed"]

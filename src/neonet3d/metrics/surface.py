@@ -11,6 +11,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from torch import Tensor
 
 from neonet3d.errors import InputError
+from neonet3d.metrics.box import bounding_box
 from neonet3d.types import Triple
 
 MARGIN = 1  # voxels left around both masks, so that the surface closes
@@ -98,12 +99,9 @@ def _score(
 
 def _cut(*masks: Bool[np.ndarray, "x y z"]) -> list[Bool[np.ndarray, "a b c"]]:
     """All masks cut to the box that holds any of them, with an empty margin."""
-    anywhere = np.logical_or.reduce(masks)
-    spans = []
-    for axis in range(3):
-        inside = np.flatnonzero(anywhere.any(axis=tuple({0, 1, 2} - {axis})))
-        spans.append(slice(int(inside[0]), int(inside[-1]) + 1))
-    return [np.pad(mask[tuple(spans)], MARGIN) for mask in masks]
+    box = bounding_box(np.logical_or.reduce(masks))
+    assert box is not None  # empty masks have no surface and are told apart before
+    return [np.pad(mask[box], MARGIN) for mask in masks]
 
 
 def _batch(mask: Bool[np.ndarray, "x y z"]) -> Tensor:

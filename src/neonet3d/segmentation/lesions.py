@@ -11,9 +11,11 @@ from scipy import ndimage
 
 from neonet3d.cohort.volume import Volume
 from neonet3d.errors import InputError
+from neonet3d.metrics.box import bounding_box
+from neonet3d.metrics.lesions import TOUCHING
 from neonet3d.types import ImageArray, LabelSchema
 
-TOUCHING = ndimage.generate_binary_structure(3, 3)  # voxels that share a corner are one lesion
+LESION_CLASS = "tumour"
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ def find_lesions(
             f"The tumour probability is {tumour_probability.shape} and the mask {label_map.shape} "
             "voxels. Give the probability on the grid of the scan."
         )
-    if "tumour" not in schema:
+    if LESION_CLASS not in schema:
         return []
-    tumour = label_map.data == schema.value("tumour")
+    tumour = label_map.data == schema.value(LESION_CLASS)
     box = bounding_box(tumour)
     if box is None:
         return []
@@ -83,16 +85,6 @@ def find_lesions(
     large = [lesion for lesion in lesions if lesion.volume_mm3 >= minimum_volume_mm3]
     kept = large or [max(lesions, key=lambda lesion: lesion.volume_mm3)]
     return sorted(kept, key=lambda lesion: lesion.weight, reverse=True)
-
-
-def bounding_box(region: Bool[np.ndarray, "x y z"]) -> tuple[slice, slice, slice] | None:
-    """The smallest box that holds a region; None for an empty one."""
-    in_plane = np.any(region, axis=2)
-    profiles = (in_plane.any(axis=1), in_plane.any(axis=0), np.any(region, axis=(0, 1)))
-    x, y, z = (np.flatnonzero(profile) for profile in profiles)
-    if not len(x):
-        return None
-    return slice(x[0], x[-1] + 1), slice(y[0], y[-1] + 1), slice(z[0], z[-1] + 1)
 
 
 def close_gaps(region: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:

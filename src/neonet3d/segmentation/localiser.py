@@ -35,6 +35,7 @@ from neonet3d.engine.artefact import (
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.errors import InputError
+from neonet3d.metrics.lesions import TOUCHING
 from neonet3d.segmentation.tiling import Foreground
 from neonet3d.types import ImageArray, Triple
 
@@ -247,7 +248,7 @@ def _large_components(
     mask: Bool[np.ndarray, "x y z"], least_voxels: float
 ) -> Bool[np.ndarray, "x y z"]:
     """Components of at least so many voxels; voxels that share a corner are one component."""
-    components, n = ndimage.label(mask, ndimage.generate_binary_structure(3, 3))
+    components, n = ndimage.label(mask, TOUCHING)
     voxels = np.bincount(components.ravel(), minlength=n + 1)
     large = voxels >= least_voxels
     large[0] = False

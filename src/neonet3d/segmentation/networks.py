@@ -15,8 +15,8 @@ from monai.networks.nets import AttentionUnet, DynUNet, SegResNet, UNet, VNet
 from torch import Tensor, nn
 
 from neonet3d.config import SegmenterPlan
-from neonet3d.engine.convolution import guard_short_grids, norm_by_instance
 from neonet3d.generation.wavelet import haar, haar_inverse
+from neonet3d.segmentation.convolution import guard_short_grids, norm_by_instance
 from neonet3d.types import Shape
 
 HAAR_BANDS = 8

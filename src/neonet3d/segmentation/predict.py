@@ -26,13 +26,13 @@ from neonet3d.engine.device import fabric, one_blas_thread
 from neonet3d.engine.progress import console, progress
 from neonet3d.errors import InputError
 from neonet3d.segmentation.averaging import average_slabs
+from neonet3d.segmentation.lesions import LESION_CLASS
 from neonet3d.segmentation.localiser import FOLDER, Localiser
 from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.tiling import lay_windows
 from neonet3d.segmentation.windows import Slab, cast_weights, scan_slabs
 from neonet3d.types import ImageArray, LabelMap
 
-LESION_CLASS = "tumour"
 PROBABILITIES = "probabilities"  # folder beside the masks
 FOREGROUND, WHOLE_SCAN, NOTHING_FOUND = "foreground", "whole scan", "nothing found"
 PROBABILITY_STEP = 1 / 255  # of a written probability; one byte a voxel

@@ -11,13 +11,14 @@ import numpy as np
 
 from neonet3d.cohort.case import Case
 from neonet3d.cohort.volume import Volume
+from neonet3d.metrics.box import bounding_box
 from neonet3d.metrics.centreline import cl_dice
 from neonet3d.metrics.lesions import LesionCount, count_lesions
 from neonet3d.metrics.overlap import dice
 from neonet3d.metrics.surface import surface_scores
+from neonet3d.segmentation.lesions import LESION_CLASS
 from neonet3d.types import LabelSchema
 
-LESION_CLASS = "tumour"
 VESSELS = ("vein", "veins", "vessel", "vessels", "artery", "arteries")
 
 
@@ -101,12 +102,8 @@ def score_case(
 
 def _cut(*masks: Volume) -> list[np.ndarray]:
     """Both label maps cut to the box that holds all of either: most of a scan is background."""
-    anywhere = np.logical_or.reduce([mask.data > 0 for mask in masks])
-    spans = []
-    for axis in range(3):
-        inside = np.flatnonzero(anywhere.any(axis=tuple({0, 1, 2} - {axis})))
-        spans.append(slice(int(inside[0]), int(inside[-1]) + 1) if inside.size else slice(0, 1))
-    return [mask.data[tuple(spans)] for mask in masks]
+    box = bounding_box(np.logical_or.reduce([mask.data > 0 for mask in masks]))
+    return [mask.data[box or (slice(0, 1),) * 3] for mask in masks]
 
 
 def as_csv(scores: Sequence[CaseScore]) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 
 from neonet3d.metrics.clustered import bootstrap_patients, wilson_patients
 from neonet3d.metrics.interval import Interval
-from neonet3d.segmentation.score import LESION_CLASS, CaseScore
+from neonet3d.segmentation.lesions import LESION_CLASS
+from neonet3d.segmentation.score import CaseScore
 
 COLUMNS = (
     *("class", "measure", "unit", "n", "n_infinite", "n_undefined", "patients"),

@@ -21,8 +21,9 @@ from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.volume import Volume, require_same_grid
 from neonet3d.config import RoiConfig
 from neonet3d.errors import InputError
+from neonet3d.metrics.box import bounding_box
 from neonet3d.segmentation.crop_record import CropRecord, write_record
-from neonet3d.segmentation.lesions import Lesion, bounding_box, find_lesions
+from neonet3d.segmentation.lesions import Lesion, find_lesions
 from neonet3d.types import Advance, ImageArray, LabelMap, LabelSchema, no_advance
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from neonet3d.engine.convolution import guard_short_grids, norm_by_instance
 from neonet3d.engine.device import cpu_has_fast_bf16
+from neonet3d.segmentation.convolution import guard_short_grids, norm_by_instance
 
 
 def gradient(convolution: nn.Conv3d, x: torch.Tensor, *, bf16: bool) -> torch.Tensor:
