@@ -19,6 +19,12 @@ def test_nothing_is_lost() -> None:
     torch.testing.assert_close(haar(haar_inverse(z)), z, rtol=0, atol=1e-6)
 
 
+def test_mixed_precision_does_not_round_it() -> None:
+    y = field(1, 8, 4, 4, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(haar_inverse(y), haar_inverse(y.double()).float())
+
+
 def test_orthogonal() -> None:
     a, b = field(1, 2, 8, 8, 8, seed=1), field(1, 2, 8, 8, 8, seed=2)
     assert float((haar(a) * haar(b)).sum()) == pytest.approx(float((a * b).sum()), abs=1e-3)

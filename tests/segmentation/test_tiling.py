@@ -17,7 +17,9 @@ def scan(shape: Shape, spacing_mm: Triple = (1.0, 1.0, 1.0)) -> Volume:
     return Volume(np.zeros(shape, np.float32), np.diag([*spacing_mm, 1.0]))
 
 
-def foreground(volume: Volume, *boxes: tuple[slice, slice, slice]) -> Foreground:
+def foreground(
+    volume: Volume, *boxes: tuple[slice, slice, slice], half_empty_mm: float = 0.0
+) -> Foreground:
     """Coarse voxels in boxes of the scan's millimetres."""
     extent = np.array(volume.shape) * np.array(volume.spacing_mm)
     x, y, z = np.ceil(extent / COARSE_MM).astype(int).tolist()
@@ -25,7 +27,7 @@ def foreground(volume: Volume, *boxes: tuple[slice, slice, slice]) -> Foreground
     mask = np.zeros((x, y, z), bool)
     for box in boxes:
         mask[box] = True
-    return Foreground(mask, mask, window, margin_mm=3.0)
+    return Foreground(mask, mask, window, margin_mm=3.0, half_empty_mm=half_empty_mm)
 
 
 @pytest.mark.parametrize("shape", [(16, 12, 8), (17, 30, 50), (64, 24, 9), (100, 13, 8)])
@@ -129,3 +131,12 @@ def test_a_sub_window_lies_in_its_window() -> None:
     window = Window((1.0, -2.0, 0.0), Grid((8, 8, 8), (2.0, 1.0, 0.5)))
     part = sub_window(window, (slice(-1, 3), slice(2, 4), slice(0, 8)))
     assert part == Window((-1.0, 0.0, 0.0), Grid((4, 2, 8), (2.0, 1.0, 0.5)))
+
+
+def test_what_is_on_average_empty_needs_no_window_of_its_own() -> None:
+    """A window is 12 mm long along y."""
+    volume, grid = scan((16, 40, 8)), Grid(PATCH, (1.0, 1.0, 1.0))
+    box = (slice(0, 4), slice(1, 5), slice(0, 2))  # 16 mm along y
+    assert len(lay_windows(volume, grid, foreground(volume, box)).starts) == 2
+    lone = lay_windows(volume, grid, foreground(volume, box, half_empty_mm=2.0))
+    assert lone.starts == ((0, 6, 0),)  # the middle 12 mm of 4 ... 20

@@ -49,6 +49,7 @@ POSITIVE = 3.0  # weight of a foreground voxel in the cross-entropy
 LIKELY, POSSIBLE = 0.5, 0.2  # probability from which on; see ``tiling.Foreground``
 SMALLEST_SHARE = 0.1  # of the smallest foreground in training; a smaller component is left out
 MARGIN = 1.5  # around what is possible, in coarse voxels
+HALF_EMPTY = (1 - OCCUPIED) / 2  # of an outermost likely voxel, if all shares are as frequent
 LARGEST_SHIFT = 4  # coarse voxels by which a training scan is moved
 
 
@@ -116,8 +117,14 @@ class Localiser:
         if not possible.any():
             return None
         likely = possible & (probability > LIKELY)
-        margin_mm = MARGIN * card.grid.spacing_mm[0]
-        return Foreground(likely if likely.any() else possible, possible, window, margin_mm)
+        coarse_mm = card.grid.spacing_mm[0]
+        return Foreground(
+            likely=likely if likely.any() else possible,
+            possible=possible,
+            window=window,
+            margin_mm=MARGIN * coarse_mm,
+            half_empty_mm=HALF_EMPTY * coarse_mm,
+        )
 
 
 def train_localiser(

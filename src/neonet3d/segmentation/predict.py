@@ -30,7 +30,7 @@ from neonet3d.segmentation.lesions import LESION_CLASS
 from neonet3d.segmentation.localiser import FOLDER, Localiser
 from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.tiling import lay_windows
-from neonet3d.segmentation.windows import Slab, cast_weights, scan_slabs
+from neonet3d.segmentation.windows import Slab, scan_slabs
 from neonet3d.types import ImageArray, LabelMap
 
 PROBABILITIES = "probabilities"  # folder beside the masks
@@ -112,7 +112,6 @@ class Segmenter:
         card = read_card(folder, kind="Segmenter")
         network = SegmentationNetwork(plan_of(card), len(card.classes))
         load_weights(folder, network, card)
-        cast_weights(network)
         fabric().to_device(network)
         localiser = None
         if (folder / FOLDER).exists():

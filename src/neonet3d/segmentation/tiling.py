@@ -29,12 +29,15 @@ class Foreground:
             the windows over ``likely`` reach.
         window: where the coarse grid lies on the scan.
         margin_mm: around ``possible``.
+        half_empty_mm: by how much the foreground ends, on average, before the outermost voxels of
+            ``likely`` do.
     """
 
     likely: Bool[np.ndarray, "x y z"]
     possible: Bool[np.ndarray, "x y z"]
     window: Window
     margin_mm: float
+    half_empty_mm: float
 
     def meets(self, window: Window) -> bool:
         """Whether a window holds a part of what is possible, with its margin."""
@@ -92,7 +95,7 @@ def lay_windows(scan: Volume, grid: Grid, foreground: Foreground | None) -> Layo
             needed, wanted = (
                 _voxels(window, axis, _extent_mm(mask, foreground.window, axis, margin_mm), inside)
                 for mask, margin_mm in (
-                    (foreground.likely, 0.0),
+                    (foreground.likely, -foreground.half_empty_mm),
                     (foreground.possible, foreground.margin_mm),
                 )
             )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from neonet3d.cohort.geometry import Window, interpolation_matrix, is_identity
 from neonet3d.cohort.volume import Volume
-from neonet3d.engine.device import best_precision, fabric
+from neonet3d.engine.device import fabric
 from neonet3d.segmentation.tiling import Box, Layout, sub_window
 from neonet3d.types import ImageArray, Shape
 
@@ -110,6 +110,7 @@ def _network_slabs(
                 weight = weights[:, of_y, of_z]
                 logits[:, :, into_y, into_z].addcmul_(one[:, :, of_y, of_z].float(), weight)
                 total[:, into_y, into_z] += weight
+            del said, one  # before the next window needs room
         assert logits is not None  # a row has a window
         following = rows[row + 1][0] if row + 1 < len(rows) else end
         low, high = max(x, walked), min(following, x + px, end)
@@ -141,18 +142,6 @@ def _answers(
 def windows_at_once() -> int:
     """Size of a batch of windows on this device."""
     return 1 if fabric().device.type == "cpu" else WINDOWS_AT_ONCE
-
-
-def cast_weights(network: nn.Module) -> None:
-    """Keep the weights of convolutions in the precision that autocast computes in.
-
-    The numbers stay the same; autocast would cast all weights again for every batch. Such a network
-    works inside ``fabric().autocast()`` only.
-    """
-    if best_precision() == "bf16-mixed":
-        for module in network.modules():
-            if isinstance(module, nn.Conv3d | nn.ConvTranspose3d):
-                module.to(torch.bfloat16)
 
 
 def gaussian_weights(patch: Shape) -> Float[Tensor, "x y z"]:
