@@ -4,13 +4,15 @@ import pytest
 import torch
 
 from neonet3d.config import LoopConfig, UNetConfig
+from neonet3d.generation.condition import Condition
 from neonet3d.generation.controlnet import ControlNet, one_hot, space_to_depth
 from neonet3d.generation.unet import FlowUNet
 
 LOOP = LoopConfig(steps=1, batch_size=1, learning_rate=1e-3, weight_decay=0, ema_decay=0)
 CONFIG = UNetConfig(channels=(8, 16), dropout=0.0, null_label_fraction=0.1, loop=LOOP)
 LATENT, K = (6, 4, 4), 4
-T, LABEL = torch.tensor([0.1, 0.8]), torch.tensor([0, 2])
+T = torch.tensor([0.1, 0.8])
+LABEL = Condition(torch.tensor([0, 2]), torch.zeros(2, 3))
 LIVER, VEIN = 1, 2
 
 
@@ -25,7 +27,7 @@ def shake(module: torch.nn.Module) -> None:
 @pytest.fixture
 def unet() -> FlowUNet:
     torch.manual_seed(0)
-    made = FlowUNet(4, LATENT, CONFIG)
+    made = FlowUNet(4, LATENT, CONFIG, 3)
     shake(made)
     return made.eval()
 

@@ -16,13 +16,14 @@ from neonet3d.generation.latents import (
 def test_every_case_in_every_position(trained: Any) -> None:
     """Row v * n + i is case i in position v; the first position is where it lies."""
     data = FoldLatents(trained.fold, trained.folder / "autoencoder")
-    latents, label_maps, labels = data.encoded
+    latents, label_maps, labels, scales = data.encoded
     n = len(data.patches)
     assert len(latents) == len(label_maps) == len(labels) == VIEWS * n
     for number, view in enumerate(data.views()):
         rows = slice(number * n, (number + 1) * n)
         assert torch.equal(label_maps[rows], view.required_label_maps())
         assert torch.equal(labels[rows], data.patches.outcomes)
+        assert torch.equal(scales[rows], data.patches.log_scale)
         assert torch.equal(latents[rows], standardised_latents(data.model[0], view.images))
     assert torch.equal(label_maps[:n], data.patches.required_label_maps())
     assert not torch.equal(label_maps[n : 2 * n], label_maps[:n])
@@ -44,7 +45,7 @@ def test_standardised_over_the_training_fold(trained: Any) -> None:
 
 def test_residuals_come_back(trained: Any) -> None:
     data = FoldLatents(trained.fold, trained.folder / "autoencoder")
-    latents, label_maps, _ = data.encoded
+    latents, label_maps, _, _ = data.encoded
     anatomy = trained.generator.anatomy
     residuals = anatomy_residuals(anatomy, latents, label_maps)
     torch.testing.assert_close(

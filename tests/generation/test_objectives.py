@@ -5,9 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from neonet3d.config import LoopConfig, UNetConfig
+from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.controlnet import ControlNet
-from neonet3d.generation.objectives import ControlObjective, FlowObjective, hide_labels
-from neonet3d.generation.unet import NULL_LABEL, FlowUNet
+from neonet3d.generation.objectives import ControlObjective, FlowObjective
+from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import LabelSchema
 
 LOOP = LoopConfig(steps=1, batch_size=1, learning_rate=1e-3, weight_decay=0, ema_decay=0)
@@ -19,17 +20,18 @@ C, LATENT = 3, (4, 4, 2)
 @pytest.fixture
 def objective() -> ControlObjective:
     torch.manual_seed(0)
-    unet = FlowUNet(C, LATENT, CONFIG)
+    unet = FlowUNet(C, LATENT, CONFIG, N_SCALES)
     nn.init.normal_(unet.head[2].weight, std=0.1)  # an untrained head passes no gradient on
     return ControlObjective(unet, ControlNet(unet, len(SCHEMA)), torch.ones(C), SCHEMA, 5.0, 0.1)
 
 
-def batch(n: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+def batch(n: int = 2) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     shape = [4 * size for size in LATENT]
     return (
         torch.randn(n, C, *LATENT, generator=generator),
         torch.tensor([0, 1] * (n // 2)),
+        torch.zeros(n, N_SCALES),
         torch.randint(len(SCHEMA), (n, *shape), generator=generator, dtype=torch.uint8),
     )
 
@@ -57,15 +59,6 @@ def test_the_unet_stays_bit_for_bit_while_the_controlnet_learns(
     assert {"out_fine.weight", "out_coarse.weight", "out_middle.weight", "hint.0.weight"} <= moved
 
 
-def test_hidden_labels() -> None:
-    label = torch.tensor([0, 1, -1, 1])
-    assert hide_labels(label, 0.0).tolist() == [0, 1, NULL_LABEL, 1]
-    assert hide_labels(label, 1.0).tolist() == [NULL_LABEL] * 4
-    torch.manual_seed(0)
-    many = hide_labels(torch.ones(10_000, dtype=torch.long), 0.3)
-    assert float((many == NULL_LABEL).float().mean()) == pytest.approx(0.3, abs=0.02)
-
-
 def test_small_structures_weigh_more_where_they_touch(objective: ControlObjective) -> None:
     maps = torch.ones(1, 16, 16, 8, dtype=torch.uint8)
     maps[0, 0, 0, 0] = SCHEMA.value("tumour")
@@ -80,39 +73,41 @@ def test_small_structures_weigh_more_where_they_touch(objective: ControlObjectiv
 class Known(nn.Module):
     """The velocity when every latent is 0.5: (x_t - z) / t."""
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return (x - 0.5) / t.view(-1, 1, 1, 1, 1)
 
 
 class Still(nn.Module):
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
         return torch.zeros_like(x)
 
 
 def test_the_true_velocity_has_no_loss() -> None:
     objective = FlowObjective(Known(), torch.ones(C), 0.1)  # type: ignore[arg-type]
-    z, label, _ = batch(8)
-    assert float(objective(torch.full_like(z, 0.5), label)) < 1e-6
+    z, outcome, scale, _ = batch(8)
+    assert float(objective(torch.full_like(z, 0.5), outcome, scale)) < 1e-6
 
 
 def test_the_loss_of_rest_is_the_energy_of_the_target() -> None:
     """E |e - z|^2 = 1 + z^2, and each channel counts by its gain."""
     z = torch.zeros(64, 2, 4, 4, 4)
     z[:, 1] = 2
-    label = torch.zeros(64, dtype=torch.long)
+    outcome, scale = torch.zeros(64, dtype=torch.long), torch.zeros(64, N_SCALES)
     for gain, expected in (((1.0, 1.0), 3.0), ((2.0, 0.0), 1.0), ((0.0, 2.0), 5.0)):
         torch.manual_seed(0)
         objective = FlowObjective(Still(), torch.tensor(gain), 0.1)  # type: ignore[arg-type]
-        assert float(objective(z, label)) == pytest.approx(expected, rel=0.05)
+        assert float(objective(z, outcome, scale)) == pytest.approx(expected, rel=0.05)
 
 
 @torch.no_grad()
 def test_at_first_both_objectives_agree(objective: ControlObjective) -> None:
     """The ControlNet begins silent, and without small structures no voxel weighs more."""
-    z, label, maps = batch()
+    z, outcome, scale, maps = batch()
     flow = FlowObjective(objective.unet, torch.ones(C), 0.1)
     objective.eval()
     torch.manual_seed(3)
-    plain = float(flow(z, label))
+    plain = float(flow(z, outcome, scale))
     torch.manual_seed(3)
-    assert float(objective(z, label, torch.ones_like(maps))) == pytest.approx(plain, rel=1e-5)
+    assert float(objective(z, outcome, scale, torch.ones_like(maps))) == pytest.approx(
+        plain, rel=1e-5
+    )

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.volume import Volume
@@ -104,7 +105,7 @@ def test_masks_of_another_grid_are_centred(patients: Cohort, trained: Any, tmp_p
     writer = CohortWriter(tmp_path / "fine", patients.schema, outcome_name=None, channel="MR")
     image = np.random.default_rng(0).normal(100, 5, data.shape).astype(np.float32)
     writer.add("a", Volume(image, np.eye(4)), Volume(data, np.eye(4)))
-    found = masks_on_grid(trained.generator, writer.finish()).numpy()
+    found = masks_on_grid(trained.generator, writer.finish())[0].numpy()
     assert found.shape == (1, *trained.generator.card.shape)
     expected = np.zeros(found.shape[1:], np.uint8)
     expected[9:15, 5:11, 5:11] = 3
@@ -113,10 +114,13 @@ def test_masks_of_another_grid_are_centred(patients: Cohort, trained: Any, tmp_p
 
 def test_a_volume_lies_around_the_origin(trained: Any) -> None:
     grid = trained.generator.card.grid
-    volume = as_volume(trained.generator, np.full(grid.shape, -1, np.float32))
+    volume = as_volume(trained.generator, np.full(grid.shape, -1, np.float32), torch.zeros(3))
     assert volume.spacing_mm == grid.spacing_mm
     corners = [volume.affine @ [*index, 1] for index in ((0, 0, 0), np.array(grid.shape) - 1)]
     np.testing.assert_allclose(corners[0][:3], -corners[1][:3])
     assert float(volume.data.max()) == 0  # -1 is no signal
-    mask = as_volume(trained.generator, np.full(grid.shape, 3, np.uint8))
+    mask = as_volume(
+        trained.generator, np.full(grid.shape, 3, np.uint8), torch.tensor([0.0, 0.0, 1.2]).log1p()
+    )
     assert (mask.data == 3).all()
+    np.testing.assert_allclose(mask.spacing_mm, np.array(grid.spacing_mm) * [1, 1, 2.2], rtol=1e-6)

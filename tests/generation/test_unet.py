@@ -4,18 +4,19 @@ import pytest
 import torch
 
 from neonet3d.config import LoopConfig, UNetConfig
-from neonet3d.generation.unet import NULL_LABEL, EncoderStates, FlowUNet, path_scale
+from neonet3d.generation.condition import NULL_LABEL, Condition
+from neonet3d.generation.unet import EncoderStates, FlowUNet, path_scale
 
 LOOP = LoopConfig(steps=1, batch_size=1, learning_rate=1e-3, weight_decay=0, ema_decay=0)
 CONFIG = UNetConfig(channels=(8, 16), dropout=0.3, null_label_fraction=0.1, loop=LOOP)
 T = torch.tensor([0.1, 0.8])
-LABEL = torch.tensor([0, 1])
+LABEL = Condition(torch.tensor([0, 1]), torch.tensor([[0.0, 0.1, 0.2]] * 2))
 
 
 @pytest.fixture
 def unet() -> FlowUNet:
     torch.manual_seed(0)
-    made = FlowUNet(4, (6, 4, 4), CONFIG)
+    made = FlowUNet(4, (6, 4, 4), CONFIG, 3)
     made.gaussian.variance.uniform_(0.1, 3)
     return made.eval()
 
@@ -57,21 +58,27 @@ def test_the_network_sees_unit_variance(unet: FlowUNet, x: torch.Tensor) -> None
     )
 
 
-def test_time_and_label_matter(unet: FlowUNet, x: torch.Tensor) -> None:
+def test_time_label_and_scale_matter(unet: FlowUNet, x: torch.Tensor) -> None:
     shake(unet)
     same = x[:1].expand(3, -1, -1, -1, -1)
     times = torch.full((3,), 0.4)
-    velocity = unet(same, times, torch.tensor([0, 1, NULL_LABEL]))
-    assert velocity.shape == same.shape
-    assert len({tuple(v.flatten().tolist()) for v in velocity}) == 3
-    network = unet(same, times, LABEL.repeat(2)[:3]) - unet.gaussian(same, times)
-    later = unet(same, times + 0.2, LABEL.repeat(2)[:3]) - unet.gaussian(same, times + 0.2)
+    alike = Condition(torch.tensor([0, 0, 0]), torch.zeros(3, 3))
+    labels = Condition(torch.tensor([0, 1, NULL_LABEL]), torch.zeros(3, 3))
+    scales = Condition(alike.label, torch.tensor([[0.0, 0, 0], [0.2, 0, 0], [0, 0, 0.2]]))
+    for condition in (labels, scales):
+        velocity = unet(same, times, condition)
+        assert velocity.shape == same.shape
+        assert len({tuple(v.flatten().tolist()) for v in velocity}) == 3
+    network = unet(same, times, alike) - unet.gaussian(same, times)
+    later = unet(same, times + 0.2, alike) - unet.gaussian(same, times + 0.2)
     assert not torch.allclose(network * path_scale(times), later * path_scale(times + 0.2))
 
 
 def test_cases_of_a_batch_do_not_mix(unet: FlowUNet, x: torch.Tensor) -> None:
     shake(unet)
-    alone = torch.cat([unet(x[i : i + 1], T[i : i + 1], LABEL[i : i + 1]) for i in range(2)])
+    rows = [slice(0, 1), slice(1, 2)]
+    own = [Condition(LABEL.label[row], LABEL.numbers[row]) for row in rows]
+    alone = torch.cat([unet(x[row], T[row], one) for row, one in zip(rows, own, strict=True)])
     torch.testing.assert_close(unet(x, T, LABEL), alone, rtol=1e-4, atol=1e-4)
 
 

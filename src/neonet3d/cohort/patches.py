@@ -36,7 +36,9 @@ class Patches:
         label_maps: (n, x, y, z) uint8, or None for a cohort without masks.
         outcomes: (n,) int64; ``NO_OUTCOME`` where there is none.
         synthetic: (n,) bool.
-        spacing_mm: voxel size.
+        spacing_mm: voxel size of the grid.
+        log_scale: (n, 3) logarithm of each case's own voxel size over the grid's; 0 but for a crop
+            that TLCR widened.
     """
 
     images: Float[Tensor, "n x y z"]
@@ -44,6 +46,7 @@ class Patches:
     outcomes: Int[Tensor, " n"]
     synthetic: Tensor
     spacing_mm: Triple
+    log_scale: Float[Tensor, "n 3"]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -154,10 +157,11 @@ def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) ->
         InputError: a whole scan, of which the grid would show the middle and not the tumour.
     """
     with_masks = all(case.mask_path is not None for case in cohort)
-    images, maps = [], []
+    images, maps, spacings = [], [], []
     for case in cohort:
         image, mask = case.read()
         window = patch_window(image, grid, name=case.name)
+        spacings.append(window.grid.spacing_mm)
         data = normaliser.apply(image.data, None if mask is None else mask.data, name=case.name)
         # Interpolate 1 + normalised, so that padding (0) means "no signal" (-1).
         images.append(resample_image(image.with_data(data + 1), window) - 1)
@@ -170,7 +174,13 @@ def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) ->
         outcomes=torch.tensor(outcomes),
         synthetic=torch.tensor([case.synthetic for case in cohort]),
         spacing_mm=grid.spacing_mm,
+        log_scale=log_scale(spacings, grid),
     )
+
+
+def log_scale(spacings_mm: Sequence[Triple], grid: Grid) -> Float[Tensor, "n 3"]:
+    """Logarithms of voxel sizes over those of a grid."""
+    return (torch.tensor(spacings_mm) / torch.tensor(grid.spacing_mm)).log()
 
 
 def patch_window(volume: Volume, grid: Grid, *, name: str) -> Window:

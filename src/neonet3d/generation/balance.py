@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
@@ -107,7 +107,7 @@ def balance_cohort(
             if not pending:
                 break
             chosen = [sources[int(i)] for i in rng.integers(len(sources), size=len(pending))]
-            label_maps = _deformed(generator, training, chosen, rng)
+            label_maps, scales = _deformed(generator, training, chosen, rng)
             draw_seed = int(rng.integers(2**31))
             images = generator.sample(
                 label_maps,
@@ -115,6 +115,7 @@ def balance_cohort(
                 steps=sampler.steps,
                 guidance=sampler.guidance,
                 seed=draw_seed,
+                log_scale=scales,
             )
             drawn += len(pending)
             last = attempt == config.attempts - 1
@@ -122,8 +123,8 @@ def balance_cohort(
             for i, place in enumerate(pending):
                 made = SyntheticCase(
                     name=f"synthetic_{outcome}_{place:04d}",
-                    image=as_volume(generator, images[i].numpy()),
-                    label_map=as_volume(generator, label_maps[i].numpy()),
+                    image=as_volume(generator, images[i].numpy(), scales[i]),
+                    label_map=as_volume(generator, label_maps[i].numpy(), scales[i]),
                     outcome=outcome,
                     source=chosen[i].digest(),
                     seed=draw_seed,
@@ -159,9 +160,11 @@ def balance_cohort(
 
 def _deformed(
     generator: LatentGenerator, training: Cohort, chosen: list[Case], rng: np.random.Generator
-) -> UInt8[Tensor, "n x y z"]:
-    maps = []
+) -> tuple[UInt8[Tensor, "n x y z"], Float[Tensor, "n 3"]]:
+    maps, scales = [], []
     for case in chosen:
-        label_map = masks_on_grid(generator, training.subset([case]))[0].numpy()
-        maps.append(deform_mask(label_map, training.schema, generator.card.grid.spacing_mm, rng))
-    return torch.from_numpy(np.stack(maps))
+        label_map, scale = masks_on_grid(generator, training.subset([case]))
+        spacing_mm = generator.card.grid.spacing_mm
+        maps.append(deform_mask(label_map[0].numpy(), training.schema, spacing_mm, rng))
+        scales.append(scale)
+    return torch.from_numpy(np.stack(maps)), torch.cat(scales)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neonet3d.generation.blocks import zero_initialised
+from neonet3d.generation.condition import Condition
 from neonet3d.generation.unet import EncoderStates, FlowUNet, path_scale
 from neonet3d.types import LabelBatch, LatentBatch
 
@@ -58,12 +59,12 @@ class ControlNet(nn.Module):
         self,
         x: LatentBatch,
         t: Float[Tensor, " b"],
-        label: Int[Tensor, " b"],
+        condition: Condition,
         label_map: LabelBatch,
     ) -> EncoderStates:
         """``label_map`` is (b, 4x, 4y, 4z) for a latent of (b, c, x, y, z)."""
         hint = self.hint(space_to_depth(one_hot(label_map, self.n_classes)))
-        states = self.encoder(x / path_scale(t), self.encoder.embed(t, label), hint)
+        states = self.encoder(x / path_scale(t), self.encoder.embed(t, condition), hint)
         return EncoderStates(
             self.out_fine(states.fine),
             self.out_coarse(states.coarse),

@@ -15,11 +15,12 @@ from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
+from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.flow import Velocity, euler, guided
 from neonet3d.generation.refiner import Refiner
 from neonet3d.generation.texture import ResidualTexture
-from neonet3d.generation.unet import NULL_LABEL, FlowUNet
+from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import ImageBatch, LabelBatch, LatentBatch, Shape
 
 SAMPLE_BATCH = 16
@@ -90,6 +91,7 @@ class LatentGenerator(nn.Module):
         steps: int,
         seed: int,
         guidance: float = 1.0,
+        log_scale: Float[Tensor, "n 3"] | None = None,
     ) -> Float[Tensor, "n x y z"]:
         """Draw one image for each label map.
 
@@ -98,6 +100,7 @@ class LatentGenerator(nn.Module):
             labels: 0 or 1, or -1 for "not said".
             steps: Euler steps of the flow.
             guidance: classifier-free guidance of the label; 1 is none.
+            log_scale: of the maps (``Patches.log_scale``); by default all have the grid's spacing.
 
         Returns:
             Images in [-1, 1] on the CPU; ``card.normaliser.invert`` gives units of the reference.
@@ -122,16 +125,16 @@ class LatentGenerator(nn.Module):
         here = fabric()
         generator = torch.Generator().manual_seed(seed)
         images = []
-        for maps, wanted in zip(
-            label_maps.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True
-        ):
-            maps = here.to_device(maps)
-            wanted = here.to_device(torch.where(wanted < 0, NULL_LABEL, wanted))
+        if log_scale is None:
+            log_scale = torch.zeros(len(labels), N_SCALES)
+        for part in torch.arange(len(labels)).split(SAMPLE_BATCH):
+            maps, wanted, scale = (here.to_device(x[part]) for x in (label_maps, labels, log_scale))
+            told = Condition.of(wanted, scale)
             channels = self.autoencoder.encoder.latent_mean.numel()
             shape = (len(maps), channels, *latent_shape(self.card))
             noise = here.to_device(torch.randn(shape, generator=generator))
             with here.autocast():
-                residual = euler(self._velocity(maps, wanted, guidance), noise, steps)
+                residual = euler(self._velocity(maps, told, guidance), noise, steps)
                 drawn = self.autoencoder.decode(self.anatomy.restore(residual, maps))
             refined = self.refiner(drawn, maps)[:, 0]
             images.append(self.autoencoder.texture.add(refined, generator).cpu())
@@ -143,6 +146,7 @@ class LatentGenerator(nn.Module):
         residual: LatentBatch,
         maps: LabelBatch,
         labels: Int[Tensor, " b"],
+        log_scale: Float[Tensor, "b 3"],
         *,
         start: float,
         steps: int,
@@ -153,12 +157,13 @@ class LatentGenerator(nn.Module):
         SDEdit (Meng et al. 2021, arXiv 2108.01073). ``steps`` is for the whole way from t = 1.
         """
         here = fabric()
-        residual, maps, labels = (here.to_device(x) for x in (residual, maps, labels))
-        labels = torch.where(labels < 0, NULL_LABEL, labels)
+        residual, maps, labels, log_scale = (
+            here.to_device(x) for x in (residual, maps, labels, log_scale)
+        )
         noise = here.to_device(torch.randn(residual.shape, generator=generator))
         noised = (1 - start) * residual + start * noise
         with here.autocast():
-            velocity = self._velocity(maps, labels, 1.0)
+            velocity = self._velocity(maps, Condition.of(labels, log_scale), 1.0)
             drawn = euler(velocity, noised, math.ceil(start * steps), start)
             return self.autoencoder.decode(self.anatomy.restore(drawn, maps))
 
@@ -173,8 +178,8 @@ class LatentGenerator(nn.Module):
             ratios.append(10 * torch.log10(4 / (returned - part).square().mean((1, 2, 3))))
         return torch.cat(ratios)
 
-    def _velocity(self, maps: Tensor, wanted: Tensor, guidance: float) -> Velocity:
-        nothing = torch.full_like(wanted, NULL_LABEL)
+    def _velocity(self, maps: Tensor, wanted: Condition, guidance: float) -> Velocity:
+        nothing = wanted.without_label()
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             conditional = self.unet(x, t, wanted, self.controlnet(x, t, wanted, maps))
@@ -219,7 +224,7 @@ def load_unet(
     card = read_card(folder, kind="FlowUNet")
     _require_parent(folder, card, "anatomy", anatomy)
     config = card.settings(UNetConfig)
-    model = FlowUNet(parent.config["latent_channels"], latent_shape(parent), config)
+    model = FlowUNet(parent.config["latent_channels"], latent_shape(parent), config, N_SCALES)
     load_weights(folder, model, card)
     fabric().to_device(model)
     return model.eval().requires_grad_(False), card

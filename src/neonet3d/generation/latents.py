@@ -55,15 +55,16 @@ class FoldLatents:
         return (self.patches.moved(shift) for shift in shifts)
 
     @cached_property
-    def encoded(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, label maps and labels of all positions, on the CPU."""
+    def encoded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Latents, label maps, outcomes and log scales of all positions, on the CPU."""
         autoencoder, _ = self.model
-        latents, label_maps, labels = [], [], []
+        latents, label_maps, outcomes, scales = [], [], [], []
         for view in self.views():
             latents.append(standardised_latents(autoencoder, view.images))
             label_maps.append(view.required_label_maps())
-            labels.append(view.outcomes)
-        return torch.cat(latents), torch.cat(label_maps), torch.cat(labels)
+            outcomes.append(view.outcomes)
+            scales.append(view.log_scale)
+        return torch.cat(latents), torch.cat(label_maps), torch.cat(outcomes), torch.cat(scales)
 
 
 @torch.no_grad()

@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from neonet3d.generation.autoencoder import DOWNSAMPLING
+from neonet3d.generation.condition import Condition
 from neonet3d.generation.controlnet import ControlNet, one_hot
 from neonet3d.generation.flow import draw_times, interpolate
-from neonet3d.generation.unet import NULL_LABEL, FlowUNet
+from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import LabelBatch, LabelSchema, LatentBatch
 
 
@@ -34,10 +35,12 @@ class FlowObjective(nn.Module):
         self.register_buffer("latent_gain", latent_gain, persistent=False)
         self.null_label_fraction = null_label_fraction
 
-    def forward(self, z: LatentBatch, label: Int[Tensor, " b"]) -> Tensor:
+    def forward(
+        self, z: LatentBatch, outcome: Int[Tensor, " b"], numbers: Float[Tensor, "b n"]
+    ) -> Tensor:
         noise, t = torch.randn_like(z), draw_times(len(z), z.device)
-        label = hide_labels(label, self.null_label_fraction)
-        error = (self.unet(interpolate(z, noise, t), t, label) - (noise - z)).square()
+        condition = Condition.of(outcome, numbers).with_labels_hidden(self.null_label_fraction)
+        error = (self.unet(interpolate(z, noise, t), t, condition) - (noise - z)).square()
         return (error * self.latent_gain.view(-1, 1, 1, 1)).mean()
 
 
@@ -69,11 +72,17 @@ class ControlObjective(nn.Module):
         self.unet.eval()
         return self
 
-    def forward(self, z: LatentBatch, label: Int[Tensor, " b"], label_map: LabelBatch) -> Tensor:
+    def forward(
+        self,
+        z: LatentBatch,
+        outcome: Int[Tensor, " b"],
+        numbers: Float[Tensor, "b n"],
+        label_map: LabelBatch,
+    ) -> Tensor:
         noise, t = torch.randn_like(z), draw_times(len(z), z.device)
-        label = hide_labels(label, self.null_label_fraction)
+        condition = Condition.of(outcome, numbers).with_labels_hidden(self.null_label_fraction)
         x = interpolate(z, noise, t)
-        velocity = self.unet(x, t, label, self.controlnet(x, t, label, label_map))
+        velocity = self.unet(x, t, condition, self.controlnet(x, t, condition, label_map))
         error = ((velocity - (noise - z)).square() * self.latent_gain.view(-1, 1, 1, 1)).mean(1)
         weight = self.voxel_weight(label_map)
         return (weight * error).sum() / weight.sum()
@@ -82,9 +91,3 @@ class ControlObjective(nn.Module):
         """1, plus the extra weight of a class other than liver where it touches the voxel."""
         touched = F.max_pool3d(one_hot(label_map, self.controlnet.n_classes), DOWNSAMPLING)
         return 1 + (touched * self.extra_weight.view(-1, 1, 1, 1)).amax(1)
-
-
-def hide_labels(label: Int[Tensor, " b"], fraction: float) -> Int[Tensor, " b"]:
-    """Replace unknown labels, and a random share of the known, by the null label."""
-    hidden = (torch.rand(len(label), device=label.device) < fraction) | (label < 0)
-    return torch.where(hidden, NULL_LABEL, label)

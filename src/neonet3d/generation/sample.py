@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
 from neonet3d.cohort.geometry import resample_label_map
-from neonet3d.cohort.patches import patch_window
+from neonet3d.cohort.patches import log_scale, patch_window
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import SamplerConfig
 from neonet3d.errors import InputError
@@ -47,23 +47,27 @@ class SyntheticCase:
         }
 
 
-def masks_on_grid(generator: LatentGenerator, masks: Cohort) -> UInt8[torch.Tensor, "n x y z"]:
-    """Label maps of a cohort, centred on the generator's grid.
+def masks_on_grid(
+    generator: LatentGenerator, masks: Cohort
+) -> tuple[UInt8[torch.Tensor, "n x y z"], Float[torch.Tensor, "n 3"]]:
+    """Label maps of a cohort, centred on the generator's grid, and their log scales.
 
     Raises:
         InputError: other classes, or a case without a mask.
     """
     generator.card.refuse_other_classes(masks.schema)
-    maps = []
+    grid = generator.card.grid
+    maps, spacings = [], []
     for case in masks:
         mask = case.read_mask()
         if mask is None:
             raise InputError(
                 f"{case.name} has no mask to draw an image for. Choose cases with masks."
             )
-        window = patch_window(mask, generator.card.grid, name=case.name)
+        window = patch_window(mask, grid, name=case.name)
+        spacings.append(window.grid.spacing_mm)
         maps.append(resample_label_map(mask, window, n_classes=len(masks.schema)))
-    return torch.from_numpy(np.stack(maps))
+    return torch.from_numpy(np.stack(maps)), log_scale(spacings, grid)
 
 
 def sample_cohort(
@@ -91,13 +95,15 @@ def sample_cohort(
     rounds = [i // len(masks) for i in range(n)]
     known = generator.card.outcome is not None
     outcomes = [label if label is not None else (c.outcome if known else None) for c in cases]
-    label_maps = masks_on_grid(generator, masks)[[i % len(masks) for i in range(n)]]
+    rows = [i % len(masks) for i in range(n)]
+    label_maps, scales = (of_mask[rows] for of_mask in masks_on_grid(generator, masks))
     images = generator.sample(
         label_maps,
         torch.tensor([-1 if outcome is None else outcome for outcome in outcomes]),
         steps=sampler.steps,
         guidance=sampler.guidance,
         seed=seed,
+        log_scale=scales,
     )
     with new_folder(out) as folder:
         writer = CohortWriter(
@@ -110,8 +116,8 @@ def sample_cohort(
         for i, case in enumerate(cases):
             made = SyntheticCase(
                 name=case.name if rounds[i] == 0 else f"{case.name}-{rounds[i] + 1}",
-                image=as_volume(generator, images[i].numpy()),
-                label_map=as_volume(generator, label_maps[i].numpy()),
+                image=as_volume(generator, images[i].numpy(), scales[i]),
+                label_map=as_volume(generator, label_maps[i].numpy(), scales[i]),
                 outcome=outcomes[i],
                 source=case.digest(),
                 seed=seed,
@@ -128,12 +134,19 @@ def sample_cohort(
 
 
 def as_volume(
-    generator: LatentGenerator, data: Float[np.ndarray, "x y z"] | UInt8[np.ndarray, "x y z"]
+    generator: LatentGenerator,
+    data: Float[np.ndarray, "x y z"] | UInt8[np.ndarray, "x y z"],
+    scale: Float[torch.Tensor, " 3"],
 ) -> Volume:
-    """A normalised image or a label map as a volume around the world's origin."""
+    """A normalised image or a label map as a volume around the world's origin.
+
+    Args:
+        scale: its ``Patches.log_scale``.
+    """
     grid = generator.card.grid
-    affine = np.diag([*grid.spacing_mm, 1.0])
-    affine[:3, 3] = -(np.array(grid.shape) - 1) / 2 * np.array(grid.spacing_mm)
+    spacing_mm = np.array(grid.spacing_mm) * scale.exp().numpy()
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = -(np.array(grid.shape) - 1) / 2 * spacing_mm
     if data.dtype != np.uint8:
         assert generator.card.normaliser is not None  # the autoencoder always records one
         data = generator.card.normaliser.invert(data)

@@ -28,6 +28,7 @@ from neonet3d.engine.run import Timer, untimed
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import AutoencoderObjective
+from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.generator import (
     LatentGenerator,
@@ -139,7 +140,7 @@ def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
     card = _child_card("AnatomyPrior", config.autoencoder, data, config, autoencoder=data.model[1])
     if claim_folder(folder / "anatomy", card):
         return
-    latents, label_maps, _ = data.encoded
+    latents, label_maps, _, _ = data.encoded
     prior = AnatomyPrior(len(card.classes), latents.shape[1], latent_shape(card))
     facts = {"explained_variance": prior.fit(latents, label_maps).tolist()}
     save_artefact(folder / "anatomy", prior, card.model_copy(update={"facts": facts}))
@@ -152,15 +153,15 @@ def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
     card = _child_card("FlowUNet", config.unet, data, config, anatomy=anatomy_card)
     if claim_folder(folder / "unet", card):
         return
-    latents, label_maps, labels = data.encoded
+    latents, label_maps, outcomes, scales = data.encoded
     residuals = anatomy_residuals(anatomy, latents, label_maps)
     shape = latent_shape(card)
-    unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], shape, config.unet))
+    unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], shape, config.unet, N_SCALES))
     unet.gaussian.fit(residuals)
     _fit(
         FlowObjective(unet, autoencoder.encoder.latent_gain, config.unet.null_label_fraction),
         unet,
-        _draw_from([residuals, labels], config.unet.loop),
+        _draw_from([residuals, outcomes, scales], config.unet.loop),
         config.unet.loop,
         folder=folder / "unet",
         card=card,
@@ -176,7 +177,7 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
     card = _child_card("ControlNet", config.controlnet, data, config, unet=unet_card)
     if claim_folder(folder / "controlnet", card):
         return
-    latents, label_maps, labels = data.encoded
+    latents, label_maps, outcomes, scales = data.encoded
     residuals = anatomy_residuals(anatomy, latents, label_maps)
     schema = data.fold.training.schema
     controlnet = seeded(config.seed, lambda: ControlNet(unet, len(schema)))
@@ -191,7 +192,7 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
     _fit(
         objective,
         controlnet,
-        _draw_from([residuals, labels, label_maps], config.controlnet.loop),
+        _draw_from([residuals, outcomes, scales, label_maps], config.controlnet.loop),
         config.controlnet.loop,
         folder=folder / "controlnet",
         card=card,
@@ -205,7 +206,7 @@ def _fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
     card = _child_card("Refiner", config.sampler, data, config, controlnet=generator.card)
     if claim_folder(folder / "refiner", card):
         return
-    latents, label_maps, labels = data.encoded
+    latents, label_maps, outcomes, scales = data.encoded
     step = math.ceil(len(latents) / REFINER_PAIRS)
     rng = torch.Generator().manual_seed(card.seed)
     refiner, regression = generator.refiner, generator.refiner.regression()
@@ -218,7 +219,8 @@ def _fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
                 drawn = generator.redraw(
                     anatomy_residuals(generator.anatomy, latents[part], maps),
                     maps,
-                    labels[part],
+                    outcomes[part],
+                    scales[part],
                     start=float(torch.empty(()).uniform_(*REFINER_STARTS, generator=rng)),
                     steps=config.sampler.steps,
                     generator=rng,

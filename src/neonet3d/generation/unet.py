@@ -3,7 +3,9 @@
 The network adds to the closed form of a Gaussian field (``gaussian.py``), with its input and output
 scaled by the deviation of x_t:
 
-    v(x, t) = v_gauss(x, t)  +  F(x / s(t), t) / s(t),    s(t)^2 = t^2 + (1 - t)^2
+    v(x, t, y) = v_gauss(x, t)  +  F(x / s(t), t, y) / s(t),    s(t)^2 = t^2 + (1 - t)^2
+
+Time, outcome label and numbers (``condition.py``) scale and shift the features of every block.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from neonet3d.config import UNetConfig
@@ -21,11 +23,9 @@ from neonet3d.generation.blocks import (
     sinusoidal_embedding,
     zero_initialised,
 )
+from neonet3d.generation.condition import N_LABELS, Condition
 from neonet3d.generation.gaussian import GaussianVelocity
 from neonet3d.types import LatentBatch, Shape
-
-N_LABELS = 2
-NULL_LABEL = 2
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,16 @@ class EncoderStates:
 
 
 class UNetEncoder(nn.Module):
-    """Time and label embedding, the way down, and the middle; the part that a ControlNet copies."""
+    """Embedding of time and condition, the way down, the middle; the part a ControlNet copies."""
 
-    def __init__(self, latent_channels: int, config: UNetConfig) -> None:
+    def __init__(self, latent_channels: int, config: UNetConfig, n_numbers: int) -> None:
         super().__init__()
         c0, c1 = config.channels
         self.time_channels = c0
         size = 2 * c1
         self.embed_time = nn.Sequential(nn.Linear(c0, size), nn.SiLU(), nn.Linear(size, size))
         self.embed_label = nn.Embedding(N_LABELS + 1, size)
+        self.embed_numbers = zero_initialised(nn.Linear(n_numbers, size, bias=False))
         self.stem = nn.Conv3d(latent_channels, c0, 3, padding=1)
         self.fine = FilmBlock(c0, c0, size, config.dropout)
         self.down = nn.Conv3d(c0, c1, 3, stride=2, padding=1)
@@ -59,31 +60,38 @@ class UNetEncoder(nn.Module):
         self.attention = SelfAttention(c1)
         self.middle = FilmBlock(c1, c1, size, config.dropout)
 
-    def embed(self, t: Float[Tensor, " b"], label: Int[Tensor, " b"]) -> Float[Tensor, "b e"]:
+    def embed(self, t: Float[Tensor, " b"], condition: Condition) -> Float[Tensor, "b e"]:
         time = self.embed_time(sinusoidal_embedding(t, self.time_channels))
-        return nn.functional.silu(time + self.embed_label(label))
+        told = self.embed_label(condition.label) + self.embed_numbers(condition.numbers)
+        return nn.functional.silu(time + told)
 
     def forward(
-        self, x: LatentBatch, condition: Float[Tensor, "b e"], hint: Tensor | None = None
+        self, x: LatentBatch, embedding: Float[Tensor, "b e"], hint: Tensor | None = None
     ) -> EncoderStates:
         """``hint`` (b, c0, x, y, z) is added after the stem; only a ControlNet gives one."""
         h = self.stem(x)
         if hint is not None:
             h = h + hint
-        fine = self.fine(h, condition)
-        coarse = self.coarse(self.down(fine), condition)
-        return EncoderStates(fine, coarse, self.middle(self.attention(coarse), condition))
+        fine = self.fine(h, embedding)
+        coarse = self.coarse(self.down(fine), embedding)
+        return EncoderStates(fine, coarse, self.middle(self.attention(coarse), embedding))
 
 
 class FlowUNet(nn.Module):
-    """dx/dt of the rectified flow. Latent sizes must be even."""
+    """dx/dt of the rectified flow. Latent sizes must be even.
 
-    def __init__(self, latent_channels: int, latent_shape: Shape, config: UNetConfig) -> None:
+    Args:
+        n_numbers: how many numbers its conditions hold.
+    """
+
+    def __init__(
+        self, latent_channels: int, latent_shape: Shape, config: UNetConfig, n_numbers: int
+    ) -> None:
         super().__init__()
         c0, c1 = config.channels
         size = 2 * c1
         self.gaussian = GaussianVelocity(latent_channels, latent_shape)
-        self.encoder = UNetEncoder(latent_channels, config)
+        self.encoder = UNetEncoder(latent_channels, config, n_numbers)
         self.decode_coarse = FilmBlock(2 * c1, c1, size, config.dropout)
         self.up = nn.ConvTranspose3d(c1, c0, 2, stride=2)
         self.decode_fine = FilmBlock(2 * c0, c0, size, config.dropout)
@@ -97,17 +105,17 @@ class FlowUNet(nn.Module):
         self,
         x: LatentBatch,
         t: Float[Tensor, " b"],
-        label: Int[Tensor, " b"],
+        condition: Condition,
         control: EncoderStates | None = None,
     ) -> LatentBatch:
-        """Velocity at (x, t); ``label`` is 0, 1 or ``NULL_LABEL``, ``control`` a ControlNet's."""
-        condition = self.encoder.embed(t, label)
+        """Velocity at (x, t); ``control`` is a ControlNet's."""
+        embedding = self.encoder.embed(t, condition)
         scale = path_scale(t)
-        states = self.encoder(x / scale, condition)
+        states = self.encoder(x / scale, embedding)
         if control is not None:
             states = states + control
-        h = self.decode_coarse(torch.cat([states.middle, states.coarse], dim=1), condition)
-        h = self.decode_fine(torch.cat([self.up(h), states.fine], dim=1), condition)
+        h = self.decode_coarse(torch.cat([states.middle, states.coarse], dim=1), embedding)
+        h = self.decode_fine(torch.cat([self.up(h), states.fine], dim=1), embedding)
         return self.gaussian(x, t) + self.head(h).float() / scale
 
 
