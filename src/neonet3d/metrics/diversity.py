@@ -14,7 +14,7 @@ from neonet3d.metrics.interval import Interval, check_resamples, percentile_ends
 WEIGHTS = (0.0448, 0.2856, 0.3001)  # of the three finest scales (Wang et al.), scaled to sum to 1
 LARGEST_WINDOW = 7  # voxels
 WINDOW_SIGMA = 1.5  # voxels
-PARTNERS = 4
+PARTNERS = 2
 PAIRS_AT_ONCE = 16
 CONFIDENCE = 0.95
 
