@@ -55,7 +55,7 @@ def _rows(scores: GeneratorScores) -> Iterable[tuple[str, str, str, str]]:
     yield (
         "two-sample AUC",
         interval_text(scores.two_sample),
-        "0.500",
+        "not measured",
         "0.5: cannot be told apart",
     )
     yield (
