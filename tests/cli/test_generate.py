@@ -22,6 +22,11 @@ def test_training_says_what_it_made(
     assert found["shape"] == [24, 16, 8]
     np.testing.assert_allclose(found["spacing_mm"], [6, 6, 10])
     assert found["autoencoder"]["training_psnr_db"] > 0
+    copying = found["copying"]
+    assert (copying["n_training"], copying["n_held_out"], copying["n_synthetic"]) == (4, 4, 0)
+    assert copying["membership"]["auc"]["n"] == 8
+    assert copying["sentence"].startswith("Membership by loss: AUC")
+    assert copying["sentence"] in run(*command, *tiny_options).stdout
 
 
 @pytest.mark.parametrize(
@@ -95,9 +100,41 @@ def test_synthetic_volumes_are_compared_with_real_ones(
     masks = ("--masks", trained.crops, "--fold", "0/2")
     run("generate", "sample", trained.generator, drawn, *masks, *tiny_options)
     command = ("generate", "evaluate", trained.crops, drawn, "--fold", "0/2")
-    found = run(*command, "--segmenter", trained.segmenter, "--json").json()
+    models = ("--segmenter", trained.segmenter, "--model", trained.generator)
+    found = run(*command, *models, "--json").json()
     assert {score["plane"] for score in found["fidelity"]} == PLANES
     assert set(found["adherence"]) <= {"liver", "tumour"}
+    for measure in ("two_sample", "ms_ssim", "ms_ssim_of_real"):
+        assert found[measure]["low"] <= found[measure]["value"] <= found[measure]["high"]
+    assert (found["two_sample"]["n"], found["two_sample"]["n_positive"]) == (8, 4)
+    assert "tumour" in found["two_sample_classes"]
+    assert found["manifold"] is None  # four cases have no third neighbour in half of them
+    assert len(found["spectrum"]["frequency"]) == len(found["spectrum"]["decibels"])
+    copying = found["copying"]
+    assert (copying["n_training"], copying["n_held_out"], copying["n_synthetic"]) == (4, 4, 4)
+    # 4 training patches against 3 held-out ones that did not give the mask.
+    assert copying["expected_share"] == pytest.approx(4 / 7)
     printed = run(*command)
     assert printed.status == 0
     assert all(plane in printed.stdout for plane in PLANES)
+    assert all(row in printed.stdout for row in ("two-sample AUC", "MS-SSIM", "spectrum"))
+    assert "Membership" not in printed.stdout
+
+
+def test_an_audit_against_another_fold_is_refused(
+    run: Callable[..., Any], trained: Any, tmp_path: Path
+) -> None:
+    command = ("generate", "evaluate", trained.crops, trained.crops, "--fold", "1/2")
+    done = run(*command, "--model", trained.generator)
+    assert (done.status, done.stderr.count("\n")) == (2, 1)
+    assert "did not train this generator" in done.stderr
+
+
+def test_too_few_cases_are_refused(run: Callable[..., Any], trained: Any, tmp_path: Path) -> None:
+    splits = tmp_path / "splits.json"
+    names = [case.name for case in Cohort.open(trained.crops)]
+    splits.write_text(json.dumps([{"train": names[3:], "val": names[:3]}]))
+    command = ("generate", "evaluate", trained.crops, trained.crops, "--splits", splits)
+    done = run(*command, "--fold", "0")
+    assert (done.status, done.stderr.count("\n")) == (2, 1)
+    assert "3 real and 8 synthetic cases" in done.stderr

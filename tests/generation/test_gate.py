@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neonet3d.generation.gate import COPY_RATIO, copy_ratio
+from neonet3d.generation.gate import copy_ratio
+from neonet3d.metrics.memorisation import COPY_RATIO
 
 
 def test_copies_stand_out_from_their_neighbours() -> None:

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from neonet3d.metrics.memorisation import nearest_neighbour_ratio
+from neonet3d.metrics.memorisation import (
+    find_duplicates,
+    infer_membership,
+    nearest_neighbour_ratio,
+)
 
 
 def test_hand_drawn_line() -> None:
@@ -50,3 +55,84 @@ def test_errors_are_sentences() -> None:
         nearest_neighbour_ratio(np.zeros((3, 4)), good, good)
     with pytest.raises(ValueError, match="training holds a feature that is not finite"):
         nearest_neighbour_ratio(good, np.full((3, 2), np.nan), good)
+
+
+def test_a_case_is_not_compared_with_the_patient_whose_mask_it_has() -> None:
+    training, held_out = np.array([[0.0], [10.0]]), np.array([[4.0], [20.0]])
+    synthetic = np.array([[1.0], [9.0]])
+    own = np.array([[True, False], [False, False]])
+    result = nearest_neighbour_ratio(synthetic, training, held_out, not_training=own)
+    np.testing.assert_allclose(result.training_distance, [9, 1])
+    assert result.share_nearer_training.value == 0.5
+    assert result.expected_share == pytest.approx((1 / 3 + 1 / 2) / 2)
+    with pytest.raises(ValueError, match="every held-out case is left out"):
+        nearest_neighbour_ratio(
+            synthetic, training, held_out, not_held_out=np.array([[True, True], [False, False]])
+        )
+    with pytest.raises(ValueError, match=r"leave out have the shape \(1, 2\)"):
+        nearest_neighbour_ratio(synthetic, training, held_out, not_training=own[:1])
+
+
+def test_neighbours_speak_of_copying_when_their_interval_does() -> None:
+    rng = np.random.default_rng(2)
+    training, held_out = rng.normal(size=(2, 40, 8))
+    copies = training + 0.05 * rng.normal(size=(40, 8))
+    assert nearest_neighbour_ratio(copies, training, held_out).copies
+    assert not nearest_neighbour_ratio(rng.normal(size=(40, 8)), training, held_out).copies
+
+
+def test_duplicates_are_found_and_smooth_cases_are_not() -> None:
+    rng = np.random.default_rng(3)
+    training, synthetic = rng.normal(size=(60, 100)), rng.normal(size=(20, 100))
+    synthetic[0] = training[7] + 0.01 * rng.normal(size=100)
+    synthetic[3] = synthetic[4] + 0.01 * rng.normal(size=100)
+    synthetic[5] = training.mean(axis=0)  # near to all of them, and a copy of none
+    found = find_duplicates(synthetic, training)
+    np.testing.assert_array_equal(np.flatnonzero(found.training_ratio < 0.3), [0])
+    np.testing.assert_array_equal(np.flatnonzero(found.synthetic_ratio < 0.3), [3, 4])
+    assert (found.of_training.value, found.of_synthetic.value) == (1 / 20, 2 / 20)
+    assert (found.of_training.n, found.of_training.n_positive) == (20, 1)
+    assert found.of_training.low > 0
+
+
+def test_ratio_by_hand() -> None:
+    found = find_duplicates(
+        np.array([[0.0], [1.0], [5.0]]), np.array([[1.0], [-2.0], [3.0]]), threshold=0.6
+    )
+    # From 0: distances 1, 2, 3. Among themselves: 0 has 1 and 5, 1 has 1 and 4, 5 has 4 and 5.
+    np.testing.assert_allclose(found.training_ratio, [1 / 2, 0, 2 / (13 / 3)])
+    np.testing.assert_allclose(found.synthetic_ratio, [1 / 3, 1 / 2.5, 4 / 4.5])
+    with pytest.raises(ValueError, match="1 training and 3 synthetic cases"):
+        find_duplicates(np.zeros((3, 1)), np.zeros((1, 1)))
+
+
+def test_membership_is_the_auc_of_lower_losses() -> None:
+    found = infer_membership(np.array([0.1, 0.2, 0.4]), np.array([0.3, 0.5]), 0)
+    assert found.auc.value == pytest.approx(5 / 6)
+    assert found.training_loss.value == pytest.approx(0.7 / 3)
+    assert found.held_out_loss.value == pytest.approx(0.4)
+    assert (found.auc.n, found.auc.n_positive, found.held_out_loss.n) == (5, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("shift", "n", "copies"),
+    [
+        (0.0, 100, False),
+        (0.25, 400, False),  # surely above one half, but of no use: AUC 0.57
+        (0.8, 100, True),
+        (0.8, 3, False),  # might be, but three cases do not say
+    ],
+)
+def test_membership_is_called_copying_when_it_is_large_and_sure(
+    shift: float, n: int, copies: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    # Quantiles and not draws, so that the AUC is what the shift makes it.
+    levels = norm.ppf((np.arange(n) + 0.5) / n)
+    found = infer_membership(rng.permutation(levels), levels + shift, 0)
+    assert found.copies is copies
+
+
+def test_a_loss_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="The score of case 1 is nan"):
+        infer_membership(np.array([0.1, np.nan]), np.array([0.3, 0.5]), 0)

@@ -104,6 +104,11 @@ def study_results() -> StudyResults:
         adherence_of_real=dice,
         copying_share=wilson(2, 6),
         copying_expected=0.5,
+        membership=tuple(
+            delong(np.array([1, 1, 0, 0]), np.array(scores))
+            for scores in ([4.0, 2.0, 3.0, 1.0], [3.0, 1.0, 4.0, 2.0])
+        ),
+        two_sample=delong(np.repeat([0, 1], 6), np.array([1., 2, 3, 4, 5, 9, 6, 7, 8, 10, 11, 0])),
         psnr_db=bootstrap_mean(np.linspace(26, 28, 6), seed=0),
         seconds={"train_segmenter": 75.0, "predict": 3.2},
     )  # fmt: skip

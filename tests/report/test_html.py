@@ -194,6 +194,16 @@ def test_copying_is_called_by_its_name(own_run: Path, results: StudyResults) -> 
     assert "may have copied training cases" in page.text
 
 
+def test_membership_and_the_two_sample_test_stand_beside_copying(
+    own_run: Path, results: StudyResults
+) -> None:
+    text = Page(write_report(own_run).read_text("utf-8")).text
+    for found in (*results.membership, results.two_sample):
+        assert wording.interval_text(found) in text
+    assert "(generator 2, 2 training and 2 held-out cases). 0.5 gives nothing away." in text
+    assert "(6 synthetic and 6 real ones" in text
+
+
 def test_a_run_that_left_its_cohort_behind_says_so(own_run: Path) -> None:
     manifest = json.loads((own_run / "manifest.json").read_text())
     (own_run / "manifest.json").write_text(json.dumps(manifest | {"cohort": "/nowhere/at/all"}))

@@ -113,6 +113,9 @@ def test_fidelity_covers_the_planes_and_copying_every_synthetic_patch(
     assert results.copying_share.n == 8
     # 4 training patches against 3 held-out ones that did not give the mask.
     assert results.copying_expected == pytest.approx(4 / 7)
+    assert [(found.n, found.n_positive) for found in results.membership] == [(8, 4), (8, 4)]
+    assert (results.two_sample.n, results.two_sample.n_positive) == (16, 8)
+    assert results.two_sample.low <= results.two_sample.value <= results.two_sample.high
     assert set(results.adherence) <= set(results.classes[1:])
     assert set(results.adherence_of_real) <= set(results.classes[1:])
     assert results.psnr_db.n == 8

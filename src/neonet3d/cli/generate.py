@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from neonet3d.cli.fidelity import show_scores
 from neonet3d.cli.options import (
     AsJson,
     CohortPath,
@@ -19,12 +20,8 @@ from neonet3d.cli.options import (
     Seed,
     SplitsFile,
     cases_to_apply,
-    interval_json,
-    interval_text,
     resolve,
     show,
-    show_fidelity,
-    show_table,
     training_fold,
 )
 from neonet3d.errors import InputError
@@ -53,11 +50,14 @@ def train(
     Crop whole livers first ('neonet3d crop'); small volumes are taken as they are.
     """
     from neonet3d.engine.artefact import read_card
+    from neonet3d.generation.audit import audit_copying
     from neonet3d.generation.train import train_generator
 
     settings = resolve(preset, config, overrides, seed)
-    generator = train_generator(training_fold(cohort, fold, settings.seed, splits), settings, out)
+    chosen = training_fold(cohort, fold, settings.seed, splits)
+    generator = train_generator(chosen, settings, out)
     facts = read_card(out / "autoencoder").facts
+    copying = audit_copying(generator, chosen.training, chosen.held_out, seed=settings.seed)
     show(
         {
             "model": str(out),
@@ -66,10 +66,12 @@ def train(
             "shape": list(generator.card.grid.shape),
             "spacing_mm": list(generator.card.grid.spacing_mm),
             "autoencoder": facts,
+            "copying": copying.as_json(),
         },
         as_json=as_json,
         sentence=f"{out}: generator of {generator.card.grid.shape} voxels from "
-        f"{len(generator.card.training_cases)} cases ({generator.card.fold}).",
+        f"{len(generator.card.training_cases)} cases ({generator.card.fold}).\n"
+        f"{copying.sentence}",
     )
 
 
@@ -184,48 +186,46 @@ def evaluate(
         Path | None,
         typer.Option(help="NeoSeg of the training cases, for mask adherence.", show_default=False),
     ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="The generator, for the copying audit; REAL holds its training cases too.",
+            show_default=False,
+        ),
+    ] = None,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """KID and FID per plane with their real-against-real floor; mask adherence with --segmenter."""
-    from dataclasses import asdict
+    """Can synthetic volumes be told from real ones, are they diverse, do they copy?
 
+    KID and FID with their real-against-real floor, a two-sample test on region features, precision
+    and recall, MS-SSIM and power spectra; mask adherence with --segmenter, copying with --model.
+    """
     from neonet3d.cohort.cohort import Cohort
-    from neonet3d.cohort.patches import fit_patches, load_patches
-    from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
+    from neonet3d.generation.evaluate import evaluate_generator
+    from neonet3d.generation.generator import LatentGenerator
     from neonet3d.segmentation.predict import Segmenter
 
-    held_out, drawn = cases_to_apply(real, fold, seed or 0, splits), Cohort.open(synthetic)
-    grid, _ = fit_patches(drawn)
-    _, normaliser = fit_patches(held_out)
-    scores = compare_patches(
-        load_patches(held_out, grid, normaliser),
-        load_patches(drawn, grid, normaliser),
+    held_out, training, generator = cases_to_apply(real, fold, seed or 0, splits), None, None
+    if model is not None:
+        generator = LatentGenerator.load(model)
+        training = training_fold(real, fold, seed or 0, splits).training
+    scores = evaluate_generator(
+        held_out,
+        Cohort.open(synthetic),
         seed=seed or 0,
+        segmenter=None if segmenter is None else Segmenter.load(segmenter),
+        generator=generator,
+        training=training,
     )
-    adherence, of_real = {}, {}
-    if segmenter is not None:
-        reader = Segmenter.load(segmenter)
-        adherence = summarise(mask_adherence(reader, drawn), seed=seed or 0)
-        of_real = summarise(mask_adherence(reader, held_out), seed=seed or 0)
     if not as_json:
-        show_fidelity(scores)
-        if adherence:
-            show_table(
-                ("class", "Dice on synthetic", "Dice on real"),
-                [(k, interval_text(v), interval_text(of_real[k])) for k, v in adherence.items()],
-            )
-    show(
-        {
-            "fidelity": [asdict(score) for score in scores],
-            "adherence": {k: interval_json(v) for k, v in adherence.items()},
-            "adherence_of_real": {k: interval_json(v) for k, v in of_real.items()},
-        },
-        as_json=as_json,
-        sentence=f"Extractor: {scores[0].extractor}. Compare FID with its floor only.",
-    )
+        show_scores(scores)
+    sentence = f"Extractor: {scores.fidelity[0].extractor}. Compare FID with its floor only."
+    if scores.copying is not None:
+        sentence += f"\n{scores.copying.sentence}"
+    show(scores.as_json(), as_json=as_json, sentence=sentence)
 
 
 def _label(text: str | None, outcome: str | None) -> int | None:

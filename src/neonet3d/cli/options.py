@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from neonet3d.cohort.cohort import Cohort
     from neonet3d.cohort.folds import Fold
     from neonet3d.config import Config
-    from neonet3d.metrics.fidelity import FidelityScore
     from neonet3d.metrics.interval import Interval
 
 CohortPath = Annotated[Path, typer.Argument(help="Cohort folder.", show_default=False)]
@@ -126,28 +125,6 @@ def show_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None
     if not console.is_terminal:
         console.width = 160  # a file or a pipe has no width to fit into
     console.print(table)
-
-
-def show_fidelity(scores: Iterable[FidelityScore]) -> None:
-    """KID and FID of each plane with intervals and floors."""
-
-    def of(value: float, low: float, high: float, digits: int) -> str:
-        return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-    show_table(
-        ("plane", "KID [95 %]", "KID floor", "FID [95 %]", "FID floor", "n real/synthetic/matched"),
-        [
-            (
-                s.plane,
-                of(s.kid, s.kid_low, s.kid_high, 3),
-                f"{s.kid_floor:.3f}",
-                of(s.fid, s.fid_low, s.fid_high, 1),
-                of(s.fid_floor, s.fid_floor_low, s.fid_floor_high, 1),
-                f"{s.n_real}/{s.n_synthetic}/{s.n_matched}",
-            )
-            for s in scores
-        ],
-    )
 
 
 def interval_text(interval: Interval, digits: int = 3) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neonet3d.cli.fidelity import show_fidelity
 from neonet3d.cli.options import (
     AsJson,
     CohortPath,
@@ -20,7 +21,6 @@ from neonet3d.cli.options import (
     interval_text,
     resolve,
     show,
-    show_fidelity,
     show_table,
 )
 

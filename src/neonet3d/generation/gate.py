@@ -20,15 +20,11 @@ from neonet3d.cohort.patches import load_patches
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import BalanceConfig
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.metrics.memorisation import COPY_RATIO, NEIGHBOURS
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
 
 READ_REAL_CASES = 20  # real patches that set the threshold of the Dice
-NEIGHBOURS = 50
-COPY_RATIO = 0.3
-"""Under it a patch counts as a copy. Carlini et al. take 0.5 for images drawn without a mask; these
-are drawn on the (deformed) mask of a patient, and lie nearest to that patient for a good reason.
-Chosen on one fold of the demo, between such draws and training patches with some noise."""
 
 
 @dataclass(frozen=True)

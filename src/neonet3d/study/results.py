@@ -66,6 +66,9 @@ class StudyResults(Record):
             real held-out patches, per class.
         copying_share, copying_expected: share of synthetic patches nearer to a training than to a
             held-out patch, and what it would be without copying.
+        membership: AUC by which the flow loss tells training from held-out cases, of each fold's
+            generator; losses of different generators are not pooled.
+        two_sample: AUC with which region features tell synthetic from real held-out patches.
         psnr_db: of the autoencoder's reconstruction of held-out patches.
     seconds: wall time per kind of stage in this run folder.
     """
@@ -87,6 +90,8 @@ class StudyResults(Record):
     adherence_of_real: dict[str, Interval]
     copying_share: Interval
     copying_expected: float
+    membership: tuple[Interval, ...]
+    two_sample: Interval
     psnr_db: Interval
     seconds: dict[str, float]
 

@@ -18,12 +18,13 @@ from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.patches import Patches, load_patches
-from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
+from neonet3d.generation.audit import case_losses
+from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise, tell_apart
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.metrics.discrimination import auc, delong, delong_paired
 from neonet3d.metrics.fidelity import FidelityScore
 from neonet3d.metrics.interval import Interval, bootstrap_mean, wilson
-from neonet3d.metrics.memorisation import nearest_neighbour_ratio
+from neonet3d.metrics.memorisation import infer_membership, nearest_neighbour_ratio
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
 from neonet3d.study.fold import ARMS, FoldPaths, count_without_tumour
@@ -58,7 +59,7 @@ def summarise_study(
     outcomes = table["outcome"].to_numpy(dtype=np.int64)
     arms = tuple(_arm(key, arm_title, table, outcomes) for key, arm_title in ARMS.items())
     names = tuple(str(name) for name in table["case"])
-    held_out = [_held_out(fold) for fold in folds]
+    held_out = [_held_out(fold, seed) for fold in folds]
     real = _join([pair.real for pair in held_out])
     synthetic = _join([pair.synthetic for pair in held_out])
     fidelity, share, expected = _compare(real, synthetic, held_out, seed)
@@ -85,6 +86,8 @@ def summarise_study(
         adherence_of_real=summarise(adherence_of_real, seed=seed),
         copying_share=share,
         copying_expected=expected,
+        membership=tuple(pair.membership for pair in held_out),
+        two_sample=_two_sample(real, synthetic, cohort.schema.names, seed),
         psnr_db=bootstrap_mean(np.concatenate([pair.psnr_db for pair in held_out]), seed),
         seconds=_seconds(log),
     )
@@ -126,19 +129,25 @@ class _HeldOut:
     synthetic: Patches
     training: Patches
     psnr_db: np.ndarray
+    membership: Interval
 
 
-def _held_out(fold: FinishedFold) -> _HeldOut:
-    """Held-out patches, synthetic ones on their masks, and how well they are reconstructed."""
+def _held_out(fold: FinishedFold, seed: int) -> _HeldOut:
+    """Held-out patches, synthetic ones on their masks, and what the generator makes of both."""
     generator = LatentGenerator.load(fold.paths.generator)
     card = generator.card
     assert card.normaliser is not None  # the autoencoder always records one
     real = load_patches(fold.crops.held_out, card.grid, card.normaliser)
+    training = load_patches(fold.crops.training, card.grid, card.normaliser)
+    membership = infer_membership(
+        case_losses(generator, training, seed=seed), case_losses(generator, real, seed=seed), seed
+    )
     return _HeldOut(
         real=real,
         synthetic=load_patches(Cohort.open(fold.paths.pairs), card.grid, card.normaliser),
-        training=load_patches(fold.crops.training, card.grid, card.normaliser),
+        training=training,
         psnr_db=generator.reconstruction_psnr_db(real.images).numpy(),
+        membership=membership.auc,
     )
 
 
@@ -174,6 +183,13 @@ def _compare(
             expected += found.expected_share
             total += 1
     return scores, wilson(nearer, total), expected / total
+
+
+def _two_sample(real: Patches, synthetic: Patches, classes: tuple[str, ...], seed: int) -> Interval:
+    """Patch i of both sides has one mask, so both stay in one fold of the test."""
+    return tell_apart(
+        real, synthetic, classes, np.arange(len(real)), np.arange(len(synthetic)), seed=seed
+    )[0]
 
 
 def _segmentation(folds: Sequence[FinishedFold], seed: int) -> dict[str, Interval]:
