@@ -4,7 +4,8 @@ A stage is measured on a few real steps (forward, backward, clip, AdamW) at its 
 random data and random weights, after one to warm up; nothing is written. Memory on CUDA is
 ``torch.cuda.max_memory_allocated`` over those steps. On the CPU it is counted: the batch, what
 autograd keeps between forward and backward (each storage once), and weights with their gradients,
-moments and average; what kernels borrow for a moment is not in it.
+moments and average. What kernels borrow for a moment is not in it: the resident peak of the liver
+preset's autoencoder was a third higher.
 """
 
 from __future__ import annotations
