@@ -92,5 +92,7 @@ def test_the_fingerprint_sees_every_value_and_no_order() -> None:
     assert fingerprint(loop) == fingerprint(LoopConfig.model_validate(dict(reversed(LOOP.items()))))
     assert fingerprint(loop) != fingerprint(loop.model_copy(update={"steps": 11}))
     assert fingerprint(loop, "a") != fingerprint(loop, "b")
-    roi = RoiConfig(shape=(8, 8, 8), spacing_mm=(1, 1, 1), margin_mm=0, minimum_volume_mm3=0)
+    roi = RoiConfig(
+        around="tumour", shape=(8, 8, 8), spacing_mm=(1, 1, 1), margin_mm=0, minimum_volume_mm3=0
+    )
     assert fingerprint(roi, {"b": 1, "a": 2}) == fingerprint(roi, {"a": 2, "b": 1})

@@ -26,7 +26,7 @@ from pydantic import (
 
 from neonet3d.errors import InputError
 
-PRESETS = ("demo", "cpu", "gpu")
+PRESETS = ("demo", "cpu", "gpu", "liver")
 Fraction = Field(ge=0, le=1)
 Sizes = tuple[PositiveInt, PositiveInt, PositiveInt]
 Lengths = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
@@ -55,6 +55,7 @@ class PhantomConfig(Section):
 class RoiConfig(Section):
     """TLCR's window (``segmentation/tlcr.py``)."""
 
+    around: Literal["tumour", "liver"]
     shape: Sizes
     spacing_mm: Lengths
     margin_mm: float = Field(ge=0)

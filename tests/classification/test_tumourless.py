@@ -20,7 +20,9 @@ from neonet3d.errors import InputError
 from neonet3d.segmentation.tlcr import crop_cohort
 
 REFUSED = r"1 cases show no tumour \(the first is case_20_2\).*--allow-no-tumour"
-ROI = RoiConfig(shape=(24, 16, 8), spacing_mm=(3, 3, 6), margin_mm=3, minimum_volume_mm3=0)
+ROI = RoiConfig(
+    around="tumour", shape=(24, 16, 8), spacing_mm=(3, 3, 6), margin_mm=3, minimum_volume_mm3=0
+)
 
 
 @pytest.fixture(scope="module")

@@ -138,3 +138,21 @@ def test_too_few_cases_are_refused(run: Callable[..., Any], trained: Any, tmp_pa
     done = run(*command, "--fold", "0")
     assert (done.status, done.stderr.count("\n")) == (2, 1)
     assert "3 real and 8 synthetic cases" in done.stderr
+
+
+def test_a_dry_run_forecasts_and_writes_nothing(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "generator"
+    command = ("generate", "train", trained.crops, out, "--fold", "0/2", "--dry-run")
+    found = run(*command, *tiny_options, "--json").json()
+    assert [stage["name"] for stage in found["stages"]] == [
+        "autoencoder",
+        "flow U-Net",
+        "ControlNet",
+    ]
+    steps = sum(stage["steps"] * stage["seconds_per_step"] for stage in found["stages"])
+    assert found["seconds"] == pytest.approx(steps)
+    assert (found["shape"], found["cases"]) == ([24, 16, 8], 4)
+    assert "minutes" in run(*command, *tiny_options).stdout
+    assert not out.exists()

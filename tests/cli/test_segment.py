@@ -213,7 +213,7 @@ def test_patches_without_tumour_are_counted(
         writer.add(case.name, image, mask if case.name == "case_0" else healthy, outcome=0)
     writer.finish()
     done = run("crop", tmp_path / "scans", tmp_path / "crops", *tiny_options)
-    assert "1 of them show the middle of the liver" in done.stdout
+    assert "1 of them show no tumour, but the liver" in done.stdout
     assert "the first is case_1" in done.stdout
 
 

@@ -14,6 +14,7 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import load_patches
 from neonet3d.generation import audit
 from neonet3d.generation.audit import CopyingAudit, audit_copying, case_losses, velocity_loss
+from neonet3d.generation.condition import NULL_LABEL, Condition
 from neonet3d.generation.train import train_generator
 from neonet3d.metrics.interval import wilson
 from neonet3d.metrics.memorisation import infer_membership
@@ -54,6 +55,7 @@ def test_losses_are_those_of_the_path_at_half_time(divided: tuple[Any, Fold]) ->
         images=patches.images[2:3],
         label_maps=patches.required_label_maps()[2:3],
         outcomes=patches.outcomes[2:3],
+        log_scale=patches.log_scale[2:3],
     )
     np.testing.assert_allclose(case_losses(generator, alone, seed=0), losses[2:3], rtol=0.02)
 
@@ -71,20 +73,19 @@ def test_a_perfect_velocity_has_no_loss(
     residual = generator.anatomy.residual(latents, maps)
     asked = []
 
-    def perfect(x_t: torch.Tensor, t: torch.Tensor, wanted: torch.Tensor, _: Any) -> torch.Tensor:
+    def perfect(x_t: torch.Tensor, t: torch.Tensor, wanted: Condition, _: Any) -> torch.Tensor:
         asked.append((x_t, t, wanted))
         return noise - residual + 0.5
 
     monkeypatch.setattr(generator.unet, "forward", perfect)
-    outcomes = torch.tensor([0, 1, -1, 0])
-    found = velocity_loss(generator, latents, maps, outcomes, noise[0])
+    told = Condition.of(torch.tensor([0, 1, -1, 0]), patches.log_scale)
+    found = velocity_loss(generator, latents, maps, told, noise[0])
     gain = generator.autoencoder.encoder.latent_gain.mean().item()
     np.testing.assert_allclose(found.numpy(), 0.25 * gain, rtol=1e-3)
     x_t, t, wanted = asked[0]
     assert (t == 0.5).all()
     torch.testing.assert_close(x_t.float(), (residual + noise) / 2, rtol=0.02, atol=0.02)
-    assert wanted[:2].tolist() == [0, 1]
-    assert wanted[2] not in (0, 1)
+    assert wanted.label.tolist() == [0, 1, NULL_LABEL, 0]
 
 
 def test_real_cases_over_again_are_called_copies(divided: tuple[Any, Fold], tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.types import LabelSchema
 
 SCHEMA = LabelSchema(("background", "liver", "tumour"))
-ROI = RoiConfig(shape=(16, 12, 10), spacing_mm=(2, 2, 3), margin_mm=4, minimum_volume_mm3=0)
+ROI = RoiConfig(
+    around="tumour", shape=(16, 12, 10), spacing_mm=(2, 2, 3), margin_mm=4, minimum_volume_mm3=0
+)
 AFFINE = np.diag([1.5, 1.5, 3.0, 1.0])
 
 

@@ -20,7 +20,11 @@ from neonet3d.types import ImageArray, LabelSchema, Triple
 
 SCHEMA = LabelSchema(("background", "liver", "tumour"))
 ROI = RoiConfig(
-    shape=(24, 24, 12), spacing_mm=(2.0, 2.0, 4.0), margin_mm=10, minimum_volume_mm3=100
+    around="tumour",
+    shape=(24, 24, 12),
+    spacing_mm=(2.0, 2.0, 4.0),
+    margin_mm=10,
+    minimum_volume_mm3=100,
 )  # 48 x 48 x 48 mm
 SHAPE, SPACING_MM = (100, 90, 60), (1.0, 1.2, 2.0)  # 100 x 108 x 120 mm
 MIDDLE_MM = (50.0, 54.0, 60.0)
@@ -376,7 +380,13 @@ def test_a_grid_of_the_scans_own_spacing_copies_its_voxels() -> None:
         mask = np.ones(image.shape, np.uint8)
         x, y, z = start
         mask[x : x + 5, y : y + 6, z : z + 7] = 2
-        roi = RoiConfig(shape=(20, 21, 22), spacing_mm=(1, 1, 1), margin_mm=5, minimum_volume_mm3=0)
+        roi = RoiConfig(
+            around="tumour",
+            shape=(20, 21, 22),
+            spacing_mm=(1, 1, 1),
+            margin_mm=5,
+            minimum_volume_mm3=0,
+        )
         crop = crop_to_tumour(Volume(image, np.eye(4)), Volume(mask, np.eye(4)), SCHEMA, roi)
         i, j, k = (round(mm) for mm in crop.record.first_mm)
         seen = image[i : i + 20, j : j + 21, k : k + 22]
@@ -399,7 +409,11 @@ def test_a_real_liver_is_cropped(real_data: Callable[[str], Path]) -> None:
     labels = read_label_map(folder / "example_seg_mr.nii.gz", n_classes=51)
     mask = labels.with_data((labels.data == 5).astype(np.uint8))
     wide = RoiConfig(
-        shape=(96, 96, 48), spacing_mm=(1.0, 1.0, 2.0), margin_mm=10, minimum_volume_mm3=100
+        around="tumour",
+        shape=(96, 96, 48),
+        spacing_mm=(1.0, 1.0, 2.0),
+        margin_mm=10,
+        minimum_volume_mm3=100,
     )
     crop = crop_to_tumour(image, mask, LabelSchema(("background", "liver")), wide)
     assert crop.record.fallback == "liver"

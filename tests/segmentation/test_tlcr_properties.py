@@ -104,6 +104,7 @@ def rois(draw: st.DrawFn) -> RoiConfig:
     shape = draw(st.tuples(*[st.integers(8, 24)] * 3))
     extent_mm = np.array(draw(triples(st.floats(20.0, 100.0))))
     return RoiConfig(
+        around="tumour",
         shape=shape,
         spacing_mm=tuple((extent_mm / shape).tolist()),
         margin_mm=draw(st.floats(0.0, 15.0)),
@@ -188,6 +189,7 @@ def drawings(draw: st.DrawFn, *, finer: bool) -> Drawing:
     # Room for the ellipsoid in the scan, and in the ROI, wherever that comes to lie.
     shape = np.ceil(2 * radius_mm / spacing_mm).astype(int) + spare[0]
     roi = RoiConfig(
+        around="tumour",
         shape=tuple((np.ceil(2 * radius_mm / roi_mm).astype(int) + spare[1]).tolist()),
         spacing_mm=tuple(roi_mm.tolist()),
         margin_mm=0,
@@ -322,7 +324,11 @@ def test_each_of_the_48_orientations(orientation: np.ndarray, tmp_path: Path) ->
     mask[3:9, 4:9, 2:6] = TUMOUR
     image = Volume((100 * mask + rng.normal(0, 5, mask.shape)).astype(np.float32), affine)
     roi = RoiConfig(
-        shape=(12, 10, 8), spacing_mm=(1.5, 1.5, 2.5), margin_mm=3, minimum_volume_mm3=0
+        around="tumour",
+        shape=(12, 10, 8),
+        spacing_mm=(1.5, 1.5, 2.5),
+        margin_mm=3,
+        minimum_volume_mm3=0,
     )
     files = [
         stored_as(image, ornt, tmp_path / f"image{i}.nii")

@@ -11,9 +11,9 @@ from neonet3d.segmentation.crop_record import read_record
 def refuse_without_tumour(cohort: Cohort) -> None:
     """A classifier learns from, and is asked about, tumours.
 
-    A patch that TLCR cut is judged by its record: where no tumour was found it says
-    ``fallback``. Any other case is judged by its mask, where it has one with a tumour among its
-    classes.
+    A patch that TLCR cut is judged by its record: where no tumour was found,
+    ``n_lesions`` is 0. Any other case is judged by its mask, where it has one with a tumour among
+    its classes.
 
     Raises:
         InputError: cases without a tumour; how many, and the first.
@@ -29,7 +29,7 @@ def refuse_without_tumour(cohort: Cohort) -> None:
 def _shows_none(cohort: Cohort, case: Case) -> bool:
     record = read_record(cohort.root, case.name)
     if record is not None:
-        return record.fallback is not None
+        return record.n_lesions == 0
     if "tumour" not in cohort.schema or (mask := case.read_mask()) is None:
         return False
     return not (mask.data == cohort.schema.value("tumour")).any()

@@ -38,7 +38,10 @@ def crop(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """TLCR: cut the region of interest around the tumour of each case into a new cohort."""
+    """TLCR: cut the region around the tumour of each case into a new cohort.
+
+    With --preset liver, or --set roi.around=liver, the whole liver.
+    """
     import tempfile
 
     from neonet3d.cohort.cohort import Cohort
@@ -76,8 +79,8 @@ def crop(
     sentence = f"{out}: {len(crops)} patches of {settings.roi.shape} voxels."
     if lost:
         sentence += (
-            f" {len(lost)} of them show the middle of the liver or of the scan, since there is no "
-            f"tumour in the mask (the first is {lost[0]}); classify refuses them without "
+            f" {len(lost)} of them show no tumour, but the liver or the middle of the scan, since "
+            f"there is none in the mask (the first is {lost[0]}); classify refuses them without "
             "--allow-no-tumour."
         )
     if seen:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,9 +22,14 @@ from neonet3d.cli.options import (
     cases_to_apply,
     resolve,
     show,
+    show_table,
     training_fold,
 )
 from neonet3d.errors import InputError
+
+if TYPE_CHECKING:
+    from neonet3d.cohort.folds import Fold
+    from neonet3d.config import Config
 
 app = typer.Typer(
     help="NeoGen / 3D-LLDM: train a generator, draw volumes with masks, balance, evaluate.",
@@ -43,21 +48,29 @@ def train(
     config: ConfigFile = None,
     overrides: Overrides = None,
     seed: Seed = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Forecast time and memory; write nothing."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the generator on a cohort of patches with masks. Interrupted, it goes on.
 
-    Crop whole livers first ('neonet3d crop'); small volumes are taken as they are.
+    Crop whole scans first: 'neonet3d crop' to tumours, and with --preset liver, here too, to whole
+    livers. Small volumes are taken as they are.
     """
     from neonet3d.engine.artefact import read_card
     from neonet3d.generation.audit import audit_copying
     from neonet3d.generation.train import train_generator
 
     settings = resolve(preset, config, overrides, seed)
-    chosen = training_fold(cohort, fold, settings.seed, splits)
-    generator = train_generator(chosen, settings, out)
+    division = training_fold(cohort, fold, settings.seed, splits)
+    if dry_run:
+        _show_forecast(division, settings, as_json=as_json)
+        return
+    generator = train_generator(division, settings, out)
     facts = read_card(out / "autoencoder").facts
-    copying = audit_copying(generator, chosen.training, chosen.held_out, seed=settings.seed)
+    copying = audit_copying(generator, division.training, division.held_out, seed=settings.seed)
     show(
         {
             "model": str(out),
@@ -226,6 +239,38 @@ def evaluate(
     if scores.copying is not None:
         sentence += f"\n{scores.copying.sentence}"
     show(scores.as_json(), as_json=as_json, sentence=sentence)
+
+
+def _show_forecast(fold: Fold, settings: Config, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from neonet3d.engine.device import device_summary
+    from neonet3d.generation.forecast import forecast_generator
+
+    found = forecast_generator(fold, settings)
+    if not as_json:
+        show_table(
+            ("stage", "steps", "s per step", "minutes", "peak MB"),
+            [
+                (
+                    stage.name,
+                    stage.steps,
+                    f"{stage.seconds_per_step:.3f}",
+                    f"{stage.seconds / 60:.1f}",
+                    f"{stage.peak_bytes / 2**20:.0f}",
+                )
+                for stage in found.stages
+            ],
+        )
+    show(
+        asdict(found)
+        | {"seconds": found.seconds, "peak_bytes": found.peak_bytes, "device": device_summary()},
+        as_json=as_json,
+        sentence=f"About {found.seconds / 60:.0f} minutes and {found.peak_bytes / 2**20:.0f} MB "
+        f"for {found.cases} cases of {found.shape} voxels ({device_summary()}): patches "
+        f"{found.patch_bytes / 2**20:.0f} MB, latents {found.latent_bytes / 2**20:.0f} MB, the "
+        "rest the largest stage. Reading, encoding and the closed-form parts come on top.",
+    )
 
 
 def _label(text: str | None, outcome: str | None) -> int | None:

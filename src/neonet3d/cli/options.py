@@ -23,7 +23,10 @@ CohortPath = Annotated[Path, typer.Argument(help="Cohort folder.", show_default=
 OutPath = Annotated[Path, typer.Argument(help="Folder to write to.", show_default=False)]
 ModelPath = Annotated[Path, typer.Argument(help="Folder of the trained model.", show_default=False)]
 Preset = Annotated[
-    str, typer.Option(help="demo (minutes), cpu (a laptop), gpu (96x96x48 patches).")
+    str,
+    typer.Option(
+        help="demo (minutes), cpu (a laptop), gpu (96x96x48 patches), liver (whole livers)."
+    ),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file over the preset.", show_default=False)

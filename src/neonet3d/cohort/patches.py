@@ -200,6 +200,6 @@ def patch_window(volume: Volume, grid: Grid, *, name: str) -> Window:
         scan, patch = ("x".join(f"{mm:.0f}" for mm in size) for size in (extent, grid.extent_mm))
         raise InputError(
             f"{name} is {scan} mm large but a patch here is {patch} mm, so it is a whole scan. "
-            "Crop it to the tumour first with 'neonet3d crop'."
+            "Crop it first with 'neonet3d crop' (to the whole liver with --preset liver)."
         )
     return Window.centred(volume, grid)

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import Patches, load_patches
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
+from neonet3d.generation.condition import Condition
 from neonet3d.generation.flow import interpolate
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latents import ENCODE_BATCH, standardised_latents
 from neonet3d.generation.sources import drawn_on
-from neonet3d.generation.unet import NULL_LABEL
 from neonet3d.metrics.interval import Interval
 from neonet3d.metrics.memorisation import (
     Membership,
@@ -216,13 +216,11 @@ def case_losses(
     draw = torch.Generator().manual_seed(seed)
     noises = torch.randn(NOISES, *latents.shape[1:], generator=draw)
     losses = []
-    for z, label_map, outcome in zip(
-        latents.split(ENCODE_BATCH),
-        maps.split(ENCODE_BATCH),
-        patches.outcomes.split(ENCODE_BATCH),
-        strict=True,
-    ):
-        of_noise = [velocity_loss(generator, z, label_map, outcome, noise) for noise in noises]
+    for rows in torch.arange(len(patches)).split(ENCODE_BATCH):
+        told = Condition.of(patches.outcomes[rows], patches.log_scale[rows])
+        of_noise = [
+            velocity_loss(generator, latents[rows], maps[rows], told, noise) for noise in noises
+        ]
         losses.append(torch.stack(of_noise).mean(0))
     return torch.cat(losses).double().numpy()
 
@@ -232,7 +230,7 @@ def velocity_loss(
     generator: LatentGenerator,
     latents: Float[Tensor, "b c x y z"],
     label_maps: UInt8[Tensor, "b x2 y2 z2"],
-    outcomes: Int[Tensor, " b"],
+    told: Condition,
     noise: Float[Tensor, "c x y z"],
 ) -> Float[Tensor, " b"]:
     """Squared error of the velocity of each case for one noise, on the CPU.
@@ -241,25 +239,21 @@ def velocity_loss(
 
     Args:
         latents: Standardised, before the anatomy is taken off.
-        outcomes: 0, 1, or -1 for unknown.
+        told: Outcomes and scales of the cases.
         noise: At ``TIME``, for all cases.
     """
     here = fabric()
-    z, maps, wanted, e = (
+    z, maps, label, numbers, e = (
         here.to_device(x)
-        for x in (
-            latents,
-            label_maps,
-            torch.where(outcomes < 0, NULL_LABEL, outcomes),
-            noise.expand_as(latents),
-        )
+        for x in (latents, label_maps, told.label, told.numbers, noise.expand_as(latents))
     )
+    condition = Condition(label, numbers)
     gain = generator.autoencoder.encoder.latent_gain.view(-1, 1, 1, 1)
     residual = generator.anatomy.residual(z.float(), maps)
     t = torch.full((len(z),), TIME, device=z.device)
     x = interpolate(residual, e, t)
     with here.autocast():
-        velocity = generator.unet(x, t, wanted, generator.controlnet(x, t, wanted, maps))
+        velocity = generator.unet(x, t, condition, generator.controlnet(x, t, condition, maps))
     error = (velocity.float() - (e - residual)).square() * gain
     return error.mean((1, 2, 3, 4)).cpu()
 

@@ -79,6 +79,10 @@ class Encoder(nn.Module):
         self.register_buffer("latent_std", torch.ones(config.latent_channels))
         self.register_buffer("latent_gain", torch.ones(config.latent_channels))
 
+    def path(self) -> tuple[nn.Module, ...]:
+        """What wavelet coefficients go through on the way that sees the farthest, in order."""
+        return (self.stem, self.fine, self.down, self.coarse, self.to_latent)
+
     def maps(self, image: ImageBatch) -> EncoderMaps:
         """Every level of the encoder, for a classifier on frozen features."""
         coefficients = haar(image)
@@ -128,6 +132,10 @@ class Autoencoder(nn.Module):
         self.head = zero_initialised(nn.Conv3d(c, 8, 3, padding=1))
         self.linear = nn.Conv3d(config.latent_channels, 64, 1)
         self.texture = texture
+
+    def path(self) -> tuple[nn.Module, ...]:
+        """What a latent goes through on the way that sees the farthest, in order."""
+        return (self.from_latent, self.coarse, self.up, self.fine, self.head)
 
     def decode(self, latent: LatentBatch) -> ImageBatch:
         """Image of a standardised latent, in [-1, 1] up to small overshoot."""

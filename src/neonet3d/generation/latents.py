@@ -21,6 +21,7 @@ from neonet3d.engine.device import fabric
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import Autoencoder
 from neonet3d.generation.generator import load_autoencoder
+from neonet3d.generation.tiles import decode_tiled, encode_tiled
 
 ENCODE_BATCH = 16
 VIEWS = 8  # encodings of each training case, in different positions
@@ -91,7 +92,8 @@ def standardised_latents(model: Autoencoder, images: Tensor) -> Tensor:
     here = fabric()
     with torch.no_grad(), here.autocast():
         parts = [
-            model.encoder(here.to_device(p)[:, None]).cpu() for p in images.split(ENCODE_BATCH)
+            encode_tiled(model, here.to_device(p)[:, None]).cpu()
+            for p in images.split(ENCODE_BATCH)
         ]
     return torch.cat(parts)
 
@@ -100,7 +102,7 @@ def reconstructions(model: Autoencoder, images: Tensor) -> Tensor:
     here = fabric()
     with torch.no_grad(), here.autocast():
         parts = [
-            model.decode(model.encoder(here.to_device(p)[:, None]))[:, 0].float()
+            decode_tiled(model, encode_tiled(model, here.to_device(p)[:, None]))[:, 0].float()
             for p in images.split(ENCODE_BATCH)
         ]
     return torch.cat(parts)

@@ -64,12 +64,7 @@ def train_generator(
     Raises:
         InputError: cases without masks, or a folder that holds something else.
     """
-    without = [case.name for case in fold.training if case.mask_path is None]
-    if without:
-        raise InputError(
-            f"{len(without)} training cases of {fold.training.root} have no mask (the first is "
-            f"{without[0]}). The ControlNet needs one for each; run 'neonet3d segment predict'."
-        )
+    require_masks(fold)
     with timed("train autoencoder"):
         train_autoencoder(fold, config, folder / "autoencoder")
     latents = FoldLatents(fold, folder / "autoencoder")
@@ -81,6 +76,20 @@ def train_generator(
     with timed("fit refiner"):
         _fit_refiner(latents, config, folder)
     return LatentGenerator.load(folder)
+
+
+def require_masks(fold: Fold) -> None:
+    """The ControlNet learns from label maps.
+
+    Raises:
+        InputError: training cases without masks.
+    """
+    without = [case.name for case in fold.training if case.mask_path is None]
+    if without:
+        raise InputError(
+            f"{len(without)} training cases of {fold.training.root} have no mask (the first is "
+            f"{without[0]}). The ControlNet needs one for each; run 'neonet3d segment predict'."
+        )
 
 
 def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:

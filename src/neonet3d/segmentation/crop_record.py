@@ -44,11 +44,12 @@ class CropRecord(BaseModel):
 
     Attributes:
         case: name of the scan in the cohort that was cropped.
+        around: what the window holds, a tumour or the whole liver.
         lesion: which of its lesions the window lies over, 1 for the greatest weight; 0 without
-            tumour.
+            tumour, and around a liver.
         n_lesions: lesions of the minimum volume or more.
-        lesion_volume_mm3: of this lesion; 0 without tumour.
-        touches_border: the lesion reaches the border of the scan, so it may be cut off.
+        lesion_volume_mm3: of this lesion; 0 without one.
+        touches_border: lesion or liver reaches the border of the scan, so it may be cut off.
         fallback: ``liver`` where there is no tumour and the liver's centre was taken; ``scan``
             where a predicted mask shows no liver either and the scan's was.
         scale: by how much the window was widened to hold a large lesion; 1 otherwise.
@@ -63,6 +64,7 @@ class CropRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     case: str
+    around: Literal["tumour", "liver"]
     lesion: NonNegativeInt
     n_lesions: NonNegativeInt
     lesion_volume_mm3: NonNegativeFloat
@@ -136,8 +138,8 @@ def read_record(root: Path, name: str) -> CropRecord | None:
 
 
 def cut_without_tumour(cohort: Cohort) -> list[str]:
-    """Names of the patches that show the middle of the liver or the scan, for want of a tumour."""
-    return [name for name, record in _records(cohort) if record.fallback is not None]
+    """Names of the patches without a tumour; TLCR shows the middle of the liver or the scan."""
+    return [name for name, record in _records(cohort) if record.n_lesions == 0]
 
 
 def cut_without_liver(cohort: Cohort) -> list[str]:

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
 
 from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.geometry import Grid, Window, resample_image, resample_label_map
+from neonet3d.cohort.geometry import Grid, resample_image, resample_label_map
 from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.volume import Volume, require_same_grid
 from neonet3d.config import RoiConfig
 from neonet3d.errors import InputError
-from neonet3d.metrics.box import bounding_box
 from neonet3d.segmentation.crop_record import CropRecord, write_record
 from neonet3d.segmentation.lesions import Lesion, find_lesions
+from neonet3d.segmentation.placement import liver_box, liver_centre, window_around
 from neonet3d.types import Advance, ImageArray, LabelMap, LabelSchema, no_advance
 
 
@@ -104,6 +103,24 @@ def crop_to_lesions(
     return [_crop_to(lesions, number, *scan, allow_empty=allow_empty) for number in numbers]
 
 
+def crop_to_liver(
+    image: Volume,
+    label_map: Volume,
+    schema: LabelSchema,
+    roi: RoiConfig,
+    *,
+    allow_empty: bool = False,
+) -> RoiCrop:
+    """Cut the whole liver with its tumours, and ``roi.margin_mm`` on every side.
+
+    The window is moved, padded and widened as ``crop_to_tumour`` does with a lesion's. Arguments
+    and errors are those of ``crop_to_tumour``.
+    """
+    lesions = _lesions(image, label_map, schema, roi, None)
+    scan = (image, label_map, schema, roi)
+    return _crop_to(lesions, 0, *scan, allow_empty=allow_empty, around="liver")
+
+
 def crop_cohort(
     cohort: Cohort,
     out: Path,
@@ -114,7 +131,7 @@ def crop_cohort(
     tumour_probability: Callable[[Case], ImageArray | None] | None = None,
     allow_empty: bool = False,
 ) -> Cohort:
-    """Cut every case of a cohort; ``crops/<case>.json`` says how.
+    """Cut every case of a cohort around ``roi.around``; ``crops/<case>.json`` says how.
 
     Participants, outcomes, split and further columns are kept, so that folds keep the patches of a
     patient together.
@@ -128,8 +145,14 @@ def crop_cohort(
             scan's middle. A mask that was drawn and is empty is a fault of the cohort.
 
     Raises:
-        InputError: a case without a mask, or with neither tumour nor liver; ``out`` not empty.
+        InputError: a case without a mask, or with neither tumour nor liver; ``out`` not empty;
+            one patch per lesion around livers.
     """
+    if all_lesions and roi.around == "liver":
+        raise InputError(
+            "One patch per lesion needs windows around tumours, and roi.around is liver. Leave "
+            "--all-lesions out, or say --set roi.around=tumour."
+        )
     kept = ("case", "participant_id", cohort.outcome_name)
     further = {
         row["case"]: {
@@ -150,7 +173,9 @@ def crop_cohort(
         for case in cohort:
             scan = (*case.read_with_mask(), cohort.schema, roi)
             weights = tumour_probability(case) if tumour_probability else None
-            if all_lesions:
+            if roi.around == "liver":
+                crops = [crop_to_liver(*scan, allow_empty=allow_empty)]
+            elif all_lesions:
                 crops = crop_to_lesions(*scan, tumour_probability=weights, allow_empty=allow_empty)
             else:
                 crops = [crop_to_tumour(*scan, tumour_probability=weights, allow_empty=allow_empty)]
@@ -195,13 +220,18 @@ def _crop_to(
     roi: RoiConfig,
     *,
     allow_empty: bool,
+    around: Literal["tumour", "liver"] = "tumour",
 ) -> RoiCrop:
-    """The window over lesion ``number`` (from 1), or over the middle of the liver for 0."""
+    """The window over lesion ``number`` (from 1); for 0 over the whole liver, or its middle."""
     lesion = lesions[number - 1] if number else None
+    box = (lesion.first, lesion.last) if lesion else None
+    if around == "liver":
+        box = liver_box(label_map, schema)
     spacing_mm = np.array(image.spacing_mm)
     fallback: Literal["liver", "scan"] | None = None
-    if lesion is None:
-        centre = _liver_centre(label_map, schema)
+    touches_border = False
+    if box is None:
+        centre = liver_centre(label_map, schema)
         fallback = "scan" if centre is None else "liver"
         if centre is None and not allow_empty:
             raise InputError(
@@ -210,22 +240,21 @@ def _crop_to(
                 "it out."
             )
         middle = (np.array(image.shape) - 1) / 2
-        centre_mm = (middle if centre is None else centre) * spacing_mm
-        low_mm, high_mm = centre_mm, centre_mm
-        touches_border = False
+        low_mm = high_mm = (middle if centre is None else centre) * spacing_mm
     else:
-        low_mm = (lesion.first - 0.5) * spacing_mm - roi.margin_mm
-        high_mm = (lesion.last + 0.5) * spacing_mm + roi.margin_mm
-        at_border = (lesion.first == 0) | (lesion.last == np.array(image.shape) - 1)
-        touches_border = bool(at_border.any())
+        first, last = box
+        low_mm = (first - 0.5) * spacing_mm - roi.margin_mm
+        high_mm = (last + 0.5) * spacing_mm + roi.margin_mm
+        touches_border = bool(((first == 0) | (last == np.array(image.shape) - 1)).any())
     narrow = Grid(roi.shape, roi.spacing_mm)
     scale = max(1.0, float(((high_mm - low_mm) / narrow.extent_mm).max()))
     x, y, z = (np.array(roi.spacing_mm) * scale).tolist()
-    window = _window_around(low_mm, high_mm, image, Grid(roi.shape, (x, y, z)))
+    window = window_around(low_mm, high_mm, image, Grid(roi.shape, (x, y, z)))
     affine = window.affine(image)
     masks = resample_label_map(label_map, window, n_classes=len(schema))
     record = CropRecord(
         case=_name(image),
+        around=around,
         lesion=number,
         n_lesions=len(lesions),
         lesion_volume_mm3=lesion.volume_mm3 if lesion else 0.0,
@@ -244,45 +273,6 @@ def _crop_to(
         label_map=Volume(masks, affine, label_map.source, image.user_axes),
         record=record,
     )
-
-
-def _liver_centre(label_map: Volume, schema: LabelSchema) -> Float[np.ndarray, " 3"] | None:
-    """Centre of gravity of the liver, in voxels; None where there is none."""
-    if "liver" not in schema:
-        return None
-    liver = label_map.data == schema.value("liver")
-    box = bounding_box(liver)
-    if box is None:
-        return None
-    in_plane = liver[box].sum(axis=2)
-    profiles = (in_plane.sum(1), in_plane.sum(0), liver[box].sum(axis=(0, 1)))
-    return np.array(
-        [
-            side.start + np.average(np.arange(len(profile)), weights=profile)
-            for side, profile in zip(box, profiles, strict=True)
-        ]
-    )
-
-
-def _window_around(
-    low_mm: Float[np.ndarray, " 3"],
-    high_mm: Float[np.ndarray, " 3"],
-    source: Volume,
-    grid: Grid,
-) -> Window:
-    """The grid around a box that it can hold, moved inside the scan, or around it where larger.
-
-    In the middle but for less than a voxel, where it may begin with a voxel of the scan: half a
-    voxel off, a grid of the scan's own spacing would blur the image and thin the masks.
-    """
-    spacing_mm, extent_mm = np.array(source.spacing_mm), grid.extent_mm
-    first_mm = -spacing_mm / 2
-    last_mm = first_mm + np.array(source.shape) * spacing_mm - extent_mm
-    voxels = np.round(((low_mm + high_mm - extent_mm) / 2 - first_mm) / spacing_mm)
-    start_mm = np.clip(first_mm + voxels * spacing_mm, high_mm - extent_mm, low_mm)
-    start_mm = np.clip(start_mm, np.minimum(first_mm, last_mm), np.maximum(first_mm, last_mm))
-    x, y, z = (start_mm + np.array(grid.spacing_mm) / 2).tolist()
-    return Window((x, y, z), grid)
 
 
 def _name(volume: Volume) -> str:

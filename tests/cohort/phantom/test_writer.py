@@ -10,7 +10,7 @@ import pytest
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.phantom.patient import simulate_patient, simulate_roi
 from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES, SEED_STRIDE, write_phantom_cohort
-from neonet3d.config import PhantomConfig, RoiConfig
+from neonet3d.config import PhantomConfig, RoiConfig, load_config
 from neonet3d.errors import InputError
 
 CONFIG = PhantomConfig(n=3, spacing_mm=(10.0, 10.0, 20.0), field_of_view_mm=(310.0, 240.0, 200.0))
@@ -45,7 +45,11 @@ def test_every_patient_is_the_one_that_its_seed_draws(written: Cohort) -> None:
 
 def test_a_cohort_of_regions_of_interest(tmp_path: Path) -> None:
     roi = RoiConfig(
-        shape=(16, 16, 8), spacing_mm=(6.0, 6.0, 12.0), margin_mm=10, minimum_volume_mm3=100
+        around="tumour",
+        shape=(16, 16, 8),
+        spacing_mm=(6.0, 6.0, 12.0),
+        margin_mm=10,
+        minimum_volume_mm3=100,
     )
     cohort = write_phantom_cohort(tmp_path / "rois", CONFIG, seed=2, roi=roi)
     for index, case in enumerate(cohort):
@@ -107,3 +111,9 @@ def test_a_writer_that_fails_leaves_nothing(
     with pytest.raises(OSError, match="No space left"):
         write_phantom_cohort(tmp_path / "cohort", one, seed=0)
     assert not any(tmp_path.iterdir())
+
+
+def test_windows_around_livers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"roi\.around is liver"):
+        write_phantom_cohort(tmp_path / "rois", CONFIG, seed=2, roi=load_config("liver").roi)
+    assert not (tmp_path / "rois").exists()

@@ -12,6 +12,7 @@ from neonet3d.cohort.folder import new_folder
 from neonet3d.cohort.phantom.patient import PhantomCase, simulate_patient, simulate_roi
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import PhantomConfig, RoiConfig
+from neonet3d.errors import InputError
 from neonet3d.types import Advance, LabelSchema, no_advance
 
 PHANTOM_CLASSES = LabelSchema(("background", "liver", "portal_vein", "hepatic_vein", "tumour"))
@@ -34,7 +35,15 @@ def write_phantom_cohort(
     ``participants.tsv`` carries ``pni`` and the Bayes-optimal ``pni_probability``; each patient's
     drawn parameters stand in further columns. The same seed gives the same bytes on any number of
     cores.
+
+    Raises:
+        InputError: windows around livers, which are cut and not rendered.
     """
+    if roi is not None and roi.around != "tumour":
+        raise InputError(
+            f"Phantom windows are rendered around tumours, and roi.around is {roi.around}. "
+            "Simulate whole scans and cut them with 'neonet3d crop'."
+        )
     jobs = [(seed * SEED_STRIDE + i, config, roi) for i in range(config.n)]
     with new_folder(out) as folder:
         writer = CohortWriter(

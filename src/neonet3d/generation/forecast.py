@@ -1,0 +1,212 @@
+"""What a training of the generator will take, before it begins: seconds and memory of each stage.
+
+A stage is measured on a few real steps (forward, backward, clip, AdamW) at its real sizes, on
+random data and random weights, after one to warm up; nothing is written. Memory on CUDA is
+``torch.cuda.max_memory_allocated`` over those steps. On the CPU it is counted: the batch, what
+autograd keeps between forward and backward (each storage once), and weights with their gradients,
+moments and average. What kernels borrow for a moment is not in it: the resident peak of the liver
+preset's autoencoder was a third higher.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import GRID_MULTIPLE, fit_patches
+from neonet3d.config import Config, LoopConfig
+from neonet3d.engine.device import SHORTEST_X, fabric
+from neonet3d.engine.loop import GRADIENT_CLIP, seeded
+from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderObjective
+from neonet3d.generation.condition import N_SCALES
+from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.latents import VIEWS
+from neonet3d.generation.objectives import ControlObjective, FlowObjective
+from neonet3d.generation.texture import ResidualTexture
+from neonet3d.generation.train import require_masks
+from neonet3d.generation.unet import FlowUNet
+from neonet3d.types import LabelSchema, Shape
+
+MEASURED_STEPS = 3  # the fastest counts: what disturbs a step makes it slower, never faster
+
+
+@dataclass(frozen=True)
+class StageForecast:
+    """One training loop.
+
+    Attributes:
+        peak_bytes: of the device while it trains, without the cohort.
+    """
+
+    name: str
+    steps: int
+    seconds_per_step: float
+    peak_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return self.steps * self.seconds_per_step
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The whole training; closed-form parts (anatomy prior, refiner, texture) are not in it.
+
+    Attributes:
+        shape: voxels of a patch.
+        patch_bytes: of all training patches with their masks, and of one moved copy.
+        latent_bytes: of all encodings with their masks, and of the residuals.
+    """
+
+    stages: tuple[StageForecast, ...]
+    shape: Shape
+    cases: int
+    patch_bytes: int
+    latent_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the largest stage, beside patches and latents; on a GPU those are in main memory."""
+        largest = max(stage.peak_bytes for stage in self.stages)
+        return largest + self.patch_bytes + self.latent_bytes
+
+
+def forecast_stage(
+    name: str,
+    build_objective: Callable[[], nn.Module],
+    example_batch: Callable[[], Sequence[Tensor]],
+    loop: LoopConfig,
+) -> StageForecast:
+    """Measure a few steps of one training loop.
+
+    Args:
+        build_objective: an untrained module whose ``forward(*batch)`` is a scalar loss.
+        example_batch: a batch of the real sizes.
+    """
+    here = fabric()
+    on_cuda = here.device.type == "cuda"
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated() if on_cuda else 0
+    objective = seeded(0, build_objective)
+    trainable = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=loop.learning_rate)
+    wrapped, optimizer = here.setup(objective, optimizer)
+    average = [p.detach().clone() for p in trainable]
+    batch = [here.to_device(part) for part in example_batch()]
+    objective.train()
+    kept, seconds = _Kept([*objective.parameters(), *objective.buffers(), *batch]), []
+    for step in range(1 + MEASURED_STEPS):
+        began = time.perf_counter()
+        if step == 0:
+            with torch.autograd.graph.saved_tensors_hooks(kept.count, lambda x: x):
+                loss = wrapped(*batch)
+        else:
+            loss = wrapped(*batch)
+        here.backward(loss)
+        here.clip_gradients(objective, optimizer, max_norm=GRADIENT_CLIP, error_if_nonfinite=False)
+        optimizer.step()
+        optimizer.zero_grad()
+        float(loss.detach())  # waits for a GPU
+        seconds.append(time.perf_counter() - began)
+    if on_cuda:
+        peak = torch.cuda.max_memory_allocated() - before
+    else:
+        fixed = _bytes([*objective.parameters(), *objective.buffers(), *batch, *average])
+        peak = fixed + 3 * _bytes(trainable) + kept.bytes  # gradient and two moments
+    return StageForecast(name, loop.steps, min(seconds[1:]), peak)
+
+
+def forecast_generator(fold: Fold, config: Config) -> Forecast:
+    """Seconds and memory of ``train_generator`` on this fold.
+
+    Raises:
+        InputError: cases without masks.
+    """
+    require_masks(fold)
+    training = fold.training
+    grid, _ = fit_patches(training, shortest=SHORTEST_X * GRID_MULTIPLE)
+    a, b, c = (n // DOWNSAMPLING for n in grid.shape)
+    channels, schema = config.autoencoder.latent_channels, training.schema
+    gain = torch.ones(channels)
+
+    def unet() -> FlowUNet:
+        return FlowUNet(channels, (a, b, c), config.unet, N_SCALES)
+
+    def autoencoder_objective() -> nn.Module:
+        model = Autoencoder(config.autoencoder, ResidualTexture(grid.shape, len(training)))
+        return AutoencoderObjective(model, config.autoencoder.kl_weight)
+
+    def flow_objective() -> nn.Module:
+        return FlowObjective(unet(), gain, config.unet.null_label_fraction)
+
+    def control_objective() -> nn.Module:
+        frozen = unet()
+        return ControlObjective(
+            frozen,
+            ControlNet(frozen, len(schema)),
+            gain,
+            schema,
+            config.controlnet.foreground_weight,
+            config.unet.null_label_fraction,
+        )
+
+    def latents(loop: LoopConfig) -> list[Tensor]:
+        n = loop.batch_size
+        return [torch.randn(n, channels, a, b, c), torch.randint(2, (n,)), torch.zeros(n, N_SCALES)]
+
+    loops = (config.autoencoder.loop, config.unet.loop, config.controlnet.loop)
+    n_voxels, n_latent = grid.shape[0] * grid.shape[1] * grid.shape[2], channels * a * b * c
+    return Forecast(
+        stages=(
+            forecast_stage(
+                "autoencoder",
+                autoencoder_objective,
+                lambda: [torch.rand(loops[0].batch_size, 1, *grid.shape) * 2 - 1],
+                loops[0],
+            ),
+            forecast_stage("flow U-Net", flow_objective, lambda: latents(loops[1]), loops[1]),
+            forecast_stage(
+                "ControlNet",
+                control_objective,
+                lambda: [*latents(loops[2]), _label_maps(loops[2], grid.shape, schema)],
+                loops[2],
+            ),
+        ),
+        shape=grid.shape,
+        cases=len(training),
+        patch_bytes=2 * len(training) * n_voxels * (4 + 1),
+        latent_bytes=VIEWS * len(training) * (2 * 4 * n_latent + n_voxels),
+    )
+
+
+class _Kept:
+    """Bytes of the storages that autograd keeps, each once, without those that stand anyway."""
+
+    def __init__(self, standing: Iterable[Tensor]) -> None:
+        self.bytes = 0
+        self._seen = {tensor.untyped_storage().data_ptr() for tensor in standing}
+
+    def count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _label_maps(loop: LoopConfig, shape: Shape, schema: LabelSchema) -> Tensor:
+    return torch.randint(len(schema), (loop.batch_size, *shape), dtype=torch.uint8)
