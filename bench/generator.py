@@ -3,20 +3,21 @@
 python bench/generator.py WORK_FOLDER [docs/results/generator.md] [--json FILE]
 
 What is expensive is kept in WORK_FOLDER; a second call goes on where the first stopped. MONAI's
-networks need ``einops``. Environment: NEONET3D_DATA is the folder of the public data; NOTE a sentence
-for the head of the page; RIVAL_MINUTES (20) the limit of the rival's autoencoder; CASES the first so
-many cases of each cohort and SETTINGS further overrides, to try the paths out.
+networks need ``einops``. Environment: NEONET3D_DATA is the folder of the public data; NOTE a
+sentence for the head of the page; RIVAL_MINUTES (20) the limit of the rival's autoencoder; CASES
+the first so many cases of each cohort and SETTINGS further overrides, to try the paths out.
 
 Keys of the JSON, for each data set under ``datasets`` and, at the top, the worst of both:
 ``autoencoder_speedup``: seconds of MONAI's AutoencoderKL (float32 or bf16, the sooner) to the
-held-out PSNR that ours has after its preset training, over ours; where ``at_least`` is set it never
-got there and the seconds are its limit. Ours count reading and every fit around the steps; the
-rival's only its steps. ``autoencoder_speedup_at_rival_best``: the same at the rival's best PSNR.
-``sampling_speedup``: DDIM-50, float32 or bf16, the faster, over the preset's steps, a volume.
-``few_step_speedup``: over the few-step mode; until there is one, over 4 plain steps (``few_mode``).
-``peak_fraction``: of the flow U-Net's training step (``autoencoder_peak_fraction`` too).
-``kid``: mean over planes, preset's steps (``rival_kid``, ``kid_floor``). ``mask_adherence``: Dice on
-synthetic over Dice on real held-out images, the lowest over classes. ``c2st``: AUC, held-out.
+held-out PSNR that ours has after its preset training, over ours; where ``at_least`` is set it
+never got there and the seconds are its limit. Ours count reading and every fit around the steps;
+the rival's only its steps. ``autoencoder_speedup_at_rival_best``: the same at the rival's best
+PSNR. ``sampling_speedup``: DDIM-50, float32 or bf16, the faster, over the preset's steps, a
+volume. ``few_step_speedup``: over the few-step mode; until there is one, over 4 plain steps
+(``few_mode``). ``peak_fraction``: of the flow U-Net's training step (``autoencoder_peak_fraction``
+too). ``kid``: mean over planes, preset's steps (``rival_kid``, ``kid_floor``). ``mask_adherence``:
+Dice on synthetic over Dice on real held-out images, the lowest over classes. ``c2st``: AUC, held-
+out.
 """
 
 from __future__ import annotations
@@ -261,7 +262,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
         made = model(made.autoencoder)
         seconds = max(1.0, float(trained["seconds"]) - ours[-1][0])
         maps, labels = train_set.required_label_maps(), train_set.outcomes.clamp(min=0)
-        bf16 = torch.get_autocast_dtype("cpu") == torch.bfloat16 and best == "bf16"
+        bf16 = best == "bf16"
         record = train_diffusion(made, train_set.images, maps, labels, seconds=seconds, bf16=bf16)
         made.save(work / "rival.safetensors")
         return dict(record) | {"seconds": seconds, "autoencoder": best}

@@ -2,10 +2,10 @@
 
 python bench/generator_speed.py COHORT --fold K/N | --splits FILE  ours | rival | flops
 
-A process of its own for each, which prints JSON. Our steps are those that ``train_generator`` takes:
-its ``train_loop`` is replaced by one that measures a few steps of the objective it is handed, with
-the batches it is handed, and leaves the weights as they are. The peak is the best GFLOP/s of a list
-of bf16 convolutions, forwards, in the same process.
+A process of its own for each, which prints JSON. Our steps are those that ``train_generator``
+takes: its ``train_loop`` is replaced by one that measures a few steps of the objective it is
+handed, with the batches it is handed, and leaves the weights as they are. The peak is the best
+GFLOP/s of a list of bf16 convolutions, forwards, in the same process.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """The rival of ``bench/generator.py``: MONAI's latent diffusion with a ControlNet, mended.
 
-Networks and sizes are those of MONAI's 3D latent diffusion tutorial: ``AutoencoderKL`` (32, 64, 64),
-one residual block a level, attention in the lowest; ``DiffusionModelUNet`` (32, 64, 64), one
+Networks and sizes are those of MONAI's 3D latent diffusion tutorial: ``AutoencoderKL`` (32, 64,
+64), one residual block a level, attention in the lowest; ``DiffusionModelUNet`` (32, 64, 64), one
 residual block, attention in the lower two levels; ``ControlNet`` copied from it. Ours: 4 latents.
 
-What is mended, each in the rival's favour: the scale factor is 1 / standard deviation over the whole
-training set (the tutorial takes the first batch's); latents whose axes do not halve twice are padded,
-as ``ControlNetLatentDiffusionInferer`` does with ``ldm_latent_shape``, but the mask is padded too
-instead of stretched; DDIM's steps are spaced evenly by the whole steps that ``DDIMScheduler.step``
-goes back (``set_timesteps`` spaces them by another amount); predictions are not clipped; the
-training set is encoded once (posterior means), not at each step; and the perceptual loss, which needs weights from the
-network, is left out with the time it would take.
+What is mended, each in the rival's favour: the scale factor is 1 / standard deviation over the
+whole training set (the tutorial takes the first batch's); latents whose axes do not halve twice
+are padded, as ``ControlNetLatentDiffusionInferer`` does with ``ldm_latent_shape``, but the mask is
+padded too instead of stretched; DDIM's steps are spaced evenly by the whole steps that
+``DDIMScheduler.step`` goes back (``set_timesteps`` spaces them by another amount); predictions are
+not clipped; the training set is encoded once (posterior means), not at each step; and the
+perceptual loss, which needs weights from the network, is left out with the time it would take.
 """
 
 from __future__ import annotations
