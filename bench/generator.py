@@ -29,7 +29,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -42,6 +42,7 @@ from generator_measures import (
     Result,
     adherence,
     adherence_ratio,
+    autoencoder_race,
     balanced_rows,
     c2st,
     classifiers,
@@ -169,29 +170,6 @@ def our_curve(work: Path, cohort: Path, splits: Path) -> Result:
         found = kept(work, f"autoencoder-{loop.steps}", train)
         curve.append((found["seconds"], found["psnr"]))
     return {"curve": curve}
-
-
-def first_at(curve: Sequence[Sequence[float]], psnr: float) -> float | None:
-    return next((seconds for seconds, reached in curve if reached >= psnr), None)
-
-
-def autoencoder_race(ours: list[list[float]], rivals: dict[str, list[list[float]]]) -> Result:
-    """The speed-ups of the module's docstring."""
-    seconds, target = ours[-1]
-    reached = [s for curve in rivals.values() if (s := first_at(curve, target)) is not None]
-    limit = min(curve[-1][0] for curve in rivals.values())
-    at, best = max(
-        (next(p for p in curve if p[1] == max(q[1] for q in curve)) for curve in rivals.values()),
-        key=lambda point: point[1],
-    )
-    own = first_at(ours, best)
-    return {
-        "autoencoder_speedup": (min(reached) if reached else limit) / seconds,
-        "at_least": not reached,
-        "target_psnr": target,
-        "rival_best_psnr": best,
-        "autoencoder_speedup_at_rival_best": None if own is None else at / own,
-    }
 
 
 def speed(generator: LatentGenerator, rival: LatentDiffusion, real: Patches) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -160,3 +160,26 @@ def _ends(outcomes: np.ndarray, runs: list[np.ndarray]) -> tuple[float, float]:
         means.append(float(np.mean([auc(outcomes[drawn], run[drawn]) for run in runs])))
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def first_at(curve: Sequence[Sequence[float]], psnr: float) -> float | None:
+    return next((seconds for seconds, reached in curve if reached >= psnr), None)
+
+
+def autoencoder_race(ours: list[list[float]], rivals: dict[str, list[list[float]]]) -> Result:
+    """The speed-ups of the module's docstring."""
+    seconds, target = ours[-1]
+    reached = [s for curve in rivals.values() if (s := first_at(curve, target)) is not None]
+    limit = min(curve[-1][0] for curve in rivals.values())
+    at, best = max(
+        (next(p for p in curve if p[1] == max(q[1] for q in curve)) for curve in rivals.values()),
+        key=lambda point: point[1],
+    )
+    own = first_at(ours, best)
+    return {
+        "autoencoder_speedup": (min(reached) if reached else limit) / seconds,
+        "at_least": not reached,
+        "target_psnr": target,
+        "rival_best_psnr": best,
+        "autoencoder_speedup_at_rival_best": None if own is None else at / own,
+    }
