@@ -1,0 +1,185 @@
+"""What ``bench/generator.py`` measures of images: fidelity, adherence, C2ST, what a CNN learns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from neonet3d.generation.region_features import band_statistics, region_features
+from neonet3d.metrics.two_sample import two_sample_auc
+from phantom_audit import SHELL_MM, STEPS_LARGE, STEPS_SMALL
+from phantom_models import classify
+from torch import Tensor
+
+from neonet3d.classification.regions import batch_region_maps
+from neonet3d.cohort.cohort import Cohort, CohortWriter
+from neonet3d.cohort.folder import new_folder
+from neonet3d.cohort.patches import Patches
+from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES
+from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
+from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.sample import as_volume
+from neonet3d.metrics.discrimination import auc
+from neonet3d.segmentation.predict import Segmenter
+
+Result = dict[str, object]
+SEEDS = (0, 1, 2)
+RESAMPLES = 1000
+
+
+def write_pairs(
+    generator: LatentGenerator, real: Cohort, images: Tensor, maps: Tensor, out: Path
+) -> Cohort:
+    """Images (n, x, y, z) in [-1, 1] and their label maps as a cohort; names are those of ``real``.
+
+    Real patches take the same way, so that a segmenter reads all on one grid.
+    """
+    if not out.is_dir():
+        with new_folder(out) as folder:
+            writer = CohortWriter(
+                folder, real.schema, outcome_name=None, channel="MR", durable=False
+            )
+            for case, image, label_map in zip(real, images, maps, strict=True):
+                volumes = (as_volume(generator, x.numpy()) for x in (image, label_map))
+                writer.add(case.name, *volumes)
+            writer.finish()
+    return Cohort.open(out)
+
+
+def fidelity(real: Patches, images: Tensor) -> Result:
+    """KID and FID against the held-out reals: each plane, and their means."""
+    scores = compare_patches(real, replace(real, images=images), seed=0)
+    means = {
+        key: float(np.mean([getattr(score, key) for score in scores]))
+        for key in ("kid", "kid_floor", "fid", "fid_floor")
+    }
+    return means | {"planes": [asdict(score) for score in scores]}
+
+
+def adherence(segmenter: Segmenter, pairs: Cohort) -> dict[str, dict[str, object]]:
+    """Mean Dice of each class with its interval."""
+    return {k: asdict(v) for k, v in summarise(mask_adherence(segmenter, pairs), seed=0).items()}
+
+
+def adherence_ratio(of_images: dict[str, Result], of_real: dict[str, Result]) -> float:
+    """The lowest over classes of Dice on synthetic over Dice on real held-out images."""
+    ratios = [float(of_images[k]["value"]) / float(v["value"]) for k, v in of_real.items()]  # type: ignore[arg-type]
+    return min(ratios)
+
+
+def c2st(real: Patches, images: Tensor, n_classes: int) -> Result:
+    """Can a logistic regression on region Haar features tell the images from the held-out reals?
+
+    Row i of both has the same label map, so both belong to case i.
+    """
+    maps, cases = real.required_label_maps(), np.arange(len(real))
+    table = region_features(*(band_statistics(x, maps, n_classes) for x in (real.images, images)))
+    found = two_sample_auc(
+        table.real, table.synthetic, 0, real_groups=cases, synthetic_groups=cases
+    )
+    return asdict(found)
+
+
+def balanced_rows(outcomes: Tensor, n: int) -> Tensor:
+    """n rows, half of each outcome, going round the cases of each: the masks to draw for."""
+    halves = []
+    for value, wanted in ((0, n - n // 2), (1, n // 2)):
+        own = (outcomes == value).nonzero()[:, 0]
+        halves.append(own.repeat(math.ceil(wanted / len(own)))[:wanted])
+    return torch.cat(halves)
+
+
+def classifiers(
+    real: Patches,
+    synthetic: Patches,
+    test: Patches,
+    kept: Callable[[str, Callable[[], Result]], Result],
+) -> dict[str, Result]:
+    """AUC on the test patients of the region-pooled CNN, by what it was trained on.
+
+    As many steps as ``phantom_audit.py`` gives that many cases; the mean over three seeds, its
+    interval a bootstrap of the test patients, each class by itself.
+    """
+    both = replace(
+        real,
+        images=torch.cat([real.images, synthetic.images]),
+        label_maps=torch.cat([real.required_label_maps(), synthetic.required_label_maps()]),
+        outcomes=torch.cat([real.outcomes, synthetic.outcomes]),
+    )
+    sets = {
+        "real": (real, STEPS_SMALL),
+        "synthetic": (synthetic, STEPS_LARGE),
+        "real_and_synthetic": (both, STEPS_LARGE),
+    }
+    seen_test, found = _seen(test), {}
+    outcomes = test.outcomes.numpy()
+    for name, (patches, steps) in sets.items():
+
+        def run(seed: int, patches: Patches = patches, steps: int = steps) -> Result:
+            labels = patches.outcomes.float()
+            scores = classify(*_seen(patches), labels, seen_test, steps=steps, seed=seed)
+            return {"scores": scores.tolist()}
+
+        runs = [
+            np.array(kept(f"classifier-{name}-{seed}", lambda seed=seed: run(seed))["scores"])  # type: ignore[misc]
+            for seed in SEEDS
+        ]
+        values = [auc(outcomes, scores) for scores in runs]
+        low, high = _ends(outcomes, runs)
+        found[name] = {
+            "value": float(np.mean(values)),
+            "low": low,
+            "high": high,
+            "seeds": values,
+            "n_train": len(patches),
+            "n": len(test),
+            "n_positive": int(outcomes.sum()),
+        }
+    return found
+
+
+def _seen(patches: Patches) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, class memberships, and the regions to pool in."""
+    maps = patches.required_label_maps()
+    members = [(maps == value).float() for value in range(1, len(PHANTOM_CLASSES))]
+    regions = batch_region_maps(
+        maps, PHANTOM_CLASSES, patches.shape, spacing_mm=patches.spacing_mm, shell_mm=SHELL_MM
+    )
+    return patches.images[:, None], torch.stack(members, dim=1), regions[:, 2:]
+
+
+def _ends(outcomes: np.ndarray, runs: list[np.ndarray]) -> tuple[float, float]:
+    rng, means = np.random.default_rng(0), []
+    classes = [np.flatnonzero(outcomes == value) for value in (0, 1)]
+    for _ in range(RESAMPLES):
+        drawn = np.concatenate([rng.choice(rows, len(rows)) for rows in classes])
+        means.append(float(np.mean([auc(outcomes[drawn], run[drawn]) for run in runs])))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def first_at(curve: Sequence[Sequence[float]], psnr: float) -> float | None:
+    return next((seconds for seconds, reached in curve if reached >= psnr), None)
+
+
+def autoencoder_race(ours: list[list[float]], rivals: dict[str, list[list[float]]]) -> Result:
+    """The speed-ups of the module's docstring."""
+    seconds, target = ours[-1]
+    reached = [s for curve in rivals.values() if (s := first_at(curve, target)) is not None]
+    limit = min(curve[-1][0] for curve in rivals.values())
+    at, best = max(
+        (next(p for p in curve if p[1] == max(q[1] for q in curve)) for curve in rivals.values()),
+        key=lambda point: point[1],
+    )
+    own = first_at(ours, best)
+    return {
+        "autoencoder_speedup": (min(reached) if reached else limit) / seconds,
+        "at_least": not reached,
+        "target_psnr": target,
+        "rival_best_psnr": best,
+        "autoencoder_speedup_at_rival_best": None if own is None else at / own,
+    }

@@ -1,0 +1,115 @@
+"""The page that ``bench/generator.py`` writes from what it measured."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from segmentation import cell, commit
+
+from neonet3d.config import Config, fingerprint
+from neonet3d.engine.device import device_summary
+
+Found = dict[str, Any]
+
+
+def page(found: dict[str, Found], config: Config, rival_minutes: float) -> str:
+    return "\n".join(lines(found, config, rival_minutes)) + "\n"
+
+
+def lines(found: dict[str, Found], config: Config, rival_minutes: float) -> Iterator[str]:
+    yield "# The generator beside MONAI's ControlNet LDM"
+    yield ""
+    yield f"Written by `bench/generator.py` on {datetime.now(UTC):%Y-%m-%d}, commit {commit()};"
+    yield f"{device_summary()}, {platform.processor() or platform.machine()};"
+    yield f"Python {platform.python_version()}, torch {version('torch')}, MONAI {version('monai')};"
+    yield f"configuration {fingerprint(config)}. Its docstring defines every figure,"
+    yield "`bench/monai_ldm.py` says how the rival is trained and what was mended."
+    yield f"The rival's autoencoder has {rival_minutes:g} minutes, without its perceptual loss."
+    if note := os.environ.get("NOTE"):
+        yield note
+    for name, of in found.items():
+        yield from ["", f"## {name.capitalize()}", ""]
+        yield from summary(of)
+        yield from ["", *images(of), "", *training(of)]
+        if "classifiers" in of:
+            yield from ["", *classifiers(of)]
+
+
+def summary(of: Found) -> Iterator[str]:
+    least = "at least " if of["at_least"] else ""
+    at_best = of["autoencoder_speedup_at_rival_best"]
+    yield "| | |"
+    yield "|---|---|"
+    yield (
+        f"| autoencoder, to {of['target_psnr']:.2f} dB held out | {least}"
+        f"{of['autoencoder_speedup']:.1f} times as fast |"
+    )
+    yield (
+        f"| the same, to the rival's best ({of['rival_best_psnr']:.2f} dB) | "
+        + ("not reached |" if at_best is None else f"{at_best:.1f} times as fast |")
+    )
+    yield f"| a volume, {of['standard_steps']} steps | {of['sampling_speedup']:.1f} times as fast |"
+    mode, steps = of["few_mode"]
+    yield f"| a volume, {mode}, {steps} steps | {of['few_step_speedup']:.1f} times as fast |"
+    yield f"| share of the peak, flow U-Net's training step | {of['peak_fraction']:.2f} |"
+    yield f"| share of the peak, autoencoder's | {of['autoencoder_peak_fraction']:.2f} |"
+
+
+def images(of: Found) -> Iterator[str]:
+    """Reals, reconstructions, the rival, and ours by steps."""
+    classes = list(of["table"]["real"]["adherence"])
+    yield "Held-out masks. KID and FID are means over planes; floors are real against real; Dice is"
+    yield "that of a segmenter trained on the real training cases; C2ST is on region Haar features."
+    yield ""
+    yield (
+        "| images | ms a volume | KID (floor) | FID (floor) | C2ST | lowest Dice ratio | Dice: "
+        + " | ".join(classes)
+        + " |"
+    )
+    yield "|---" * (6 + len(classes)) + "|"
+    for name, row in of["table"].items():
+        key = "rival-float32" if name == "rival" else name
+        seconds = of["seconds"].get(key)
+        compared = "kid" in row
+        cells = [
+            "-" if seconds is None else f"{1e3 * seconds:.0f}",
+            f"{row['kid']:.4f} ({row['kid_floor']:.4f})" if compared else "-",
+            f"{row['fid']:.1f} ({row['fid_floor']:.1f})" if compared else "-",
+            cell(row["c2st"]) if compared else "-",
+            f"{row['mask_adherence']:.3f}",
+            *(cell(row["adherence"][one]) for one in classes),
+        ]
+        yield f"| {name} | {' | '.join(cells)} |"
+    yield ""
+    yield f"The rival in bf16: {1e3 * of['seconds']['rival-bf16']:.0f} ms a volume."
+
+
+def training(of: Found) -> Iterator[str]:
+    yield "| autoencoder | s: held-out PSNR in dB | ms a step | peak MB of a step |"
+    yield "|---|---|---|---|"
+    costs = of["step_costs"]
+    rows = {"ours": costs["ours"]["autoencoder"]} | costs["rival"]
+    for name, cost in rows.items():
+        curve = of["curves"][name]
+        shown = curve if len(curve) < 8 else [*curve[1 :: max(1, len(curve) // 6)], curve[-1]]
+        text = ", ".join(f"{seconds:.0f}: {psnr:.2f}" for seconds, psnr in shown)
+        yield f"| {name} | {text} | {1e3 * cost['seconds']:.0f} | {cost['peak_mb']:.0f} |"
+    rival = of["rival_diffusion"]
+    yield ""
+    yield f"Our whole training took {of['training']['seconds'] / 60:.1f} minutes (load"
+    yield f"{of['training']['load']:.1f}); the rival's diffusion had {rival['seconds'] / 60:.1f}"
+    yield f"({rival['unet_steps']:.0f} steps of the U-Net, {rival['controlnet_steps']:.0f} of the"
+    yield f"ControlNet) on its {rival['autoencoder']} autoencoder."
+
+
+def classifiers(of: Found) -> Iterator[str]:
+    yield "| region-pooled CNN trained on | n | AUC, mean of three seeds | seeds |"
+    yield "|---|---|---|---|"
+    for name, row in of["classifiers"].items():
+        seeds = ", ".join(f"{value:.3f}" for value in row["seeds"])
+        yield f"| {name.replace('_', ' ')} | {row['n_train']} | {cell(row)} | {seeds} |"
