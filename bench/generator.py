@@ -64,7 +64,8 @@ from neonet3d.cohort.phantom.patient import simulate_roi
 from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES, SEED_STRIDE
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import load_config
-from neonet3d.generation.generator import LatentGenerator, load_autoencoder
+from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.latent_flow import load_autoencoder
 from neonet3d.generation.latents import reconstructions
 from neonet3d.generation.train import train_autoencoder as train_ours
 from neonet3d.segmentation.predict import Segmenter

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from neonet3d.generation.region_features import band_statistics, region_features
-from neonet3d.metrics.two_sample import two_sample_auc
 from phantom_audit import SHELL_MM, STEPS_LARGE, STEPS_SMALL
 from phantom_models import classify
 from torch import Tensor
@@ -22,8 +20,10 @@ from neonet3d.cohort.patches import Patches
 from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES
 from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.region_features import band_statistics, region_features
 from neonet3d.generation.sample import as_volume
 from neonet3d.metrics.discrimination import auc
+from neonet3d.metrics.two_sample import two_sample_auc
 from neonet3d.segmentation.predict import Segmenter
 
 Result = dict[str, object]

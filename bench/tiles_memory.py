@@ -23,7 +23,6 @@ from inference_speed import _status_mb
 from neonet3d.config import load_config
 from neonet3d.engine.device import device_summary, fabric
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
-from neonet3d.generation.texture import ResidualTexture
 from neonet3d.generation.tiles import LARGEST_TILE, decode_tiled, encode_tiled
 
 WAYS = ("decode in tiles", "decode whole", "encode in tiles", "encode whole")
@@ -34,7 +33,7 @@ def measure(way: str, shape: list[int], preset: str, largest: int) -> dict[str, 
     """Seconds and MB of one way, in this process."""
     here, config = fabric(), load_config(preset).autoencoder
     torch.manual_seed(0)
-    model = Autoencoder(config, ResidualTexture((8, 8, 8), 1)).eval()
+    model = Autoencoder(config).eval()
     here.to_device(model)
     latent = [n // DOWNSAMPLING for n in shape]
     size = (config.latent_channels, *latent) if way.startswith("decode") else (1, *shape)

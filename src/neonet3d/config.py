@@ -130,6 +130,11 @@ class ControlNetConfig(Section):
     loop: LoopConfig
 
 
+class DetailConfig(Section):
+    channels: PositiveInt
+    loop: LoopConfig
+
+
 class SamplerConfig(Section):
     steps: PositiveInt
     guidance: float = Field(ge=1)
@@ -169,6 +174,7 @@ class Config(Section):
     autoencoder: AutoencoderConfig
     unet: UNetConfig
     controlnet: ControlNetConfig
+    detail: DetailConfig
     sampler: SamplerConfig
     balance: BalanceConfig
     classifier: ClassifierConfig

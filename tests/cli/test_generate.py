@@ -150,6 +150,7 @@ def test_a_dry_run_forecasts_and_writes_nothing(
         "autoencoder",
         "flow U-Net",
         "ControlNet",
+        "detail decoder",
     ]
     steps = sum(stage["steps"] * stage["seconds_per_step"] for stage in found["stages"])
     assert found["seconds"] == pytest.approx(steps)

@@ -32,7 +32,7 @@ class Trained:
 
 
 def tiny(seed: int) -> Config:
-    loops = [f"{part}.loop.steps=3" for part in ("autoencoder", "unet", "controlnet")]
+    loops = [f"{part}.loop.steps=3" for part in ("autoencoder", "unet", "controlnet", "detail")]
     return load_config(
         "demo",
         overrides=[
@@ -40,6 +40,7 @@ def tiny(seed: int) -> Config:
             "autoencoder.channels=8",
             "autoencoder.latent_channels=4",
             "autoencoder.loop.batch_size=2",
+            "detail.channels=8",
             "unet.channels=[8,16]",
             "unet.loop.batch_size=2",
             "controlnet.loop.batch_size=2",

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 
 from neonet3d.config import AutoencoderConfig, LoopConfig
 from neonet3d.generation.autoencoder import INITIAL_LOG_VARIANCE, Autoencoder, AutoencoderObjective
-from neonet3d.generation.texture import ResidualTexture
 
 LOOP = LoopConfig(steps=1, batch_size=1, learning_rate=1e-3, weight_decay=0, ema_decay=0)
 C = 5
@@ -23,7 +22,7 @@ def images() -> torch.Tensor:
 @pytest.fixture
 def model() -> Autoencoder:
     torch.manual_seed(0)
-    return Autoencoder(CONFIG, ResidualTexture((16, 16, 16), 10))
+    return Autoencoder(CONFIG)
 
 
 def shake(model: Autoencoder) -> None:
@@ -94,7 +93,7 @@ def test_the_latent_is_a_mean_and_no_sample(model: Autoencoder, images: torch.Te
 def test_statistics_travel_with_the_weights(model: Autoencoder, images: torch.Tensor) -> None:
     shake(model)
     model.fit_latent_statistics(model.encoder.posterior(images)[0])
-    other = Autoencoder(CONFIG, ResidualTexture((16, 16, 16), 10))
+    other = Autoencoder(CONFIG)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.encoder(images), model.encoder(images))
 

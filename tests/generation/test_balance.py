@@ -167,14 +167,7 @@ def test_needs_outcomes(
     patients: Cohort, trained: Any, tiny_config: Callable[[int], Config], tmp_path: Path
 ) -> None:
     g = trained.generator
-    blind = LatentGenerator(
-        g.autoencoder,
-        g.anatomy,
-        g.unet,
-        g.controlnet,
-        g.refiner,
-        g.card.model_copy(update={"outcome": None}),
-    )
+    blind = LatentGenerator(g, g.detail, g.card.model_copy(update={"outcome": None}))
     one_class = patients.subset(case for case in patients if case.outcome == 0)
     for training, generator, sentence in (
         (patients, blind, "trained without outcomes"),

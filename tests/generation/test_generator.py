@@ -14,7 +14,7 @@ from neonet3d.cohort.patches import load_patches
 from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
 
-PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner")
+PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "detail")
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_what_it_was_not_trained_for(trained: Any, label_maps: torch.Tensor) -> 
         with pytest.raises(InputError, match=f"label {bad}"):
             g.sample(label_maps, torch.full((6,), bad), steps=1, seed=0)
     card = g.card.model_copy(update={"outcome": None})
-    blind = LatentGenerator(g.autoencoder, g.anatomy, g.unet, g.controlnet, g.refiner, card)
+    blind = LatentGenerator(g, g.detail, card)
     with pytest.raises(InputError, match="cannot obey a label"):
         blind.sample(label_maps, labels, steps=1, seed=0)
     with pytest.raises(InputError, match="Guidance needs"):

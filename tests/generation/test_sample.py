@@ -21,7 +21,7 @@ SAMPLER = SamplerConfig(steps=2, guidance=1.0)
 
 def without_outcomes(g: LatentGenerator) -> LatentGenerator:
     card = g.card.model_copy(update={"outcome": None})
-    return LatentGenerator(g.autoencoder, g.anatomy, g.unet, g.controlnet, g.refiner, card)
+    return LatentGenerator(g, g.detail, card)
 
 
 def test_one_pair_for_each_mask(patients: Cohort, trained: Any, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from torch import nn
 
 from neonet3d.config import AutoencoderConfig, LoopConfig
 from neonet3d.generation.autoencoder import Autoencoder
-from neonet3d.generation.texture import ResidualTexture
 from neonet3d.generation.tiles import (
     choose_core,
     decode_tiled,
@@ -30,7 +29,7 @@ LARGEST = 16 * 16 * 18  # units; several tiles along each axis
 def model() -> Autoencoder:
     """Weights as after a training, so that the deep paths do something."""
     torch.manual_seed(0)
-    model = Autoencoder(CONFIG, ResidualTexture((16, 16, 16), 4))
+    model = Autoencoder(CONFIG)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

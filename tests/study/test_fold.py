@@ -28,7 +28,7 @@ ARTEFACTS = SEGMENTERS | {
     "generator/anatomy",
     "generator/unet",
     "generator/controlnet",
-    "generator/refiner",
+    "generator/detail",
     *(f"classifiers/{arm}" for arm in ARMS),
 }
 
@@ -210,7 +210,7 @@ def test_synthetic_cases_belong_to_the_fold_of_their_generator_and_mask(
     table = list(csv.DictReader(lines, delimiter="\t"))
     synthetic = [row for row in table if row["synthetic"] == "1"]
     sources = {case.digest()[:16]: case.outcome for case in divided.crops.training}
-    generator = read_card(trained.generator / "refiner").weights_sha256
+    generator = read_card(trained.generator / "detail").weights_sha256
     assert synthetic
     for row in synthetic:
         assert sources[row["source_mask"]] == int(row["pni"])

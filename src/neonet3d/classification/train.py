@@ -21,7 +21,7 @@ from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.errors import InputError
 from neonet3d.generation.autoencoder import Encoder
-from neonet3d.generation.generator import load_autoencoder
+from neonet3d.generation.latent_flow import load_autoencoder
 
 LABEL_SMOOTHING = 0.05
 

@@ -27,7 +27,6 @@ from torch import Tensor, nn
 
 from neonet3d.config import AutoencoderConfig
 from neonet3d.generation.blocks import ChannelNorm, ResidualBlock, zero_initialised
-from neonet3d.generation.texture import ResidualTexture
 from neonet3d.generation.wavelet import haar, haar_inverse
 from neonet3d.types import ImageBatch, LatentBatch
 
@@ -117,11 +116,10 @@ class Encoder(nn.Module):
 class Autoencoder(nn.Module):
     """Variational autoencoder; ``decode(encoder(image))`` is the image without its noise.
 
-    ``texture`` is what reconstructions lack and samples get back (``texture.py``); the networks do
-    not use it.
+    What it lacks then, ``detail.py`` draws.
     """
 
-    def __init__(self, config: AutoencoderConfig, texture: ResidualTexture) -> None:
+    def __init__(self, config: AutoencoderConfig) -> None:
         super().__init__()
         c = config.channels
         self.encoder = Encoder(config)
@@ -131,7 +129,6 @@ class Autoencoder(nn.Module):
         self.fine = nn.Sequential(ResidualBlock(c), ChannelNorm(c))
         self.head = zero_initialised(nn.Conv3d(c, 8, 3, padding=1))
         self.linear = nn.Conv3d(config.latent_channels, 64, 1)
-        self.texture = texture
 
     def path(self) -> tuple[nn.Module, ...]:
         """What a latent goes through on the way that sees the farthest, in order."""

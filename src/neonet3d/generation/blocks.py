@@ -52,8 +52,34 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.silu(self.norm2(h)))
 
 
+class FilmResidualBlock(nn.Module):
+    """A ``ResidualBlock`` whose second norm a condition scales and shifts (FiLM, Perez 2018)."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = ChannelNorm(channels)
+        self.conv1 = nn.Conv3d(channels, channels, 3, padding=1)
+        self.film = zero_initialised(nn.Linear(embedding, 2 * channels))
+        self.norm2 = ChannelNorm(channels)
+        self.conv2 = zero_initialised(nn.Conv3d(channels, channels, 3, padding=1))
+
+    def forward(
+        self, x: Float[Tensor, "b c x y z"], condition: Float[Tensor, "b e"]
+    ) -> Float[Tensor, "b c x y z"]:
+        scale, shift = self.film(condition)[..., None, None, None].chunk(2, dim=1)
+        h = self.norm2(self.conv1(F.silu(self.norm1(x)))) * (1 + scale) + shift
+        return x + self.conv2(F.silu(h))
+
+    def path(self) -> tuple[nn.Module, ...]:
+        """The layers that reach across voxels or keep to one, without the condition's."""
+        return (self.norm1, self.conv1, self.norm2, self.conv2)
+
+
 class FilmBlock(nn.Module):
-    """A residual block whose second norm a condition scales and shifts (FiLM, Perez 2018)."""
+    """A ``FilmResidualBlock`` with group norms, and any number of channels.
+
+    For latents, which are small enough to be seen as a whole.
+    """
 
     def __init__(self, channels_in: int, channels: int, embedding: int, dropout: float) -> None:
         super().__init__()

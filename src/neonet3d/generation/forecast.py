@@ -25,10 +25,12 @@ from neonet3d.engine.loop import GRADIENT_CLIP, seeded
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderObjective
 from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.detail import DetailDecoder
 from neonet3d.generation.latents import VIEWS
-from neonet3d.generation.objectives import ControlObjective, FlowObjective
-from neonet3d.generation.texture import ResidualTexture
+from neonet3d.generation.objectives import ControlObjective, DetailObjective, FlowObjective
+from neonet3d.generation.texture import PROFILE
 from neonet3d.generation.train import require_masks
+from neonet3d.generation.train_detail import CROP
 from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import LabelSchema, Shape
 
@@ -55,7 +57,7 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The whole training; closed-form parts (anatomy prior, refiner, texture) are not in it.
+    """The whole training; the closed-form anatomy prior is not in it.
 
     Attributes:
         shape: voxels of a patch.
@@ -143,7 +145,7 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
         return FlowUNet(channels, (a, b, c), config.unet, N_SCALES)
 
     def autoencoder_objective() -> nn.Module:
-        model = Autoencoder(config.autoencoder, ResidualTexture(grid.shape, len(training)))
+        model = Autoencoder(config.autoencoder)
         return AutoencoderObjective(model, config.autoencoder.kl_weight)
 
     def flow_objective() -> nn.Module:
@@ -160,11 +162,16 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
             config.unet.null_label_fraction,
         )
 
+    def detail_objective() -> nn.Module:
+        return DetailObjective(DetailDecoder(len(schema), len(training), config.detail))
+
     def latents(loop: LoopConfig) -> list[Tensor]:
         n = loop.batch_size
         return [torch.randn(n, channels, a, b, c), torch.randint(2, (n,)), torch.zeros(n, N_SCALES)]
 
-    loops = (config.autoencoder.loop, config.unet.loop, config.controlnet.loop)
+    loops = tuple(
+        part.loop for part in (config.autoencoder, config.unet, config.controlnet, config.detail)
+    )
     n_voxels, n_latent = grid.shape[0] * grid.shape[1] * grid.shape[2], channels * a * b * c
     return Forecast(
         stages=(
@@ -180,6 +187,12 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
                 control_objective,
                 lambda: [*latents(loops[2]), _label_maps(loops[2], grid.shape, schema)],
                 loops[2],
+            ),
+            forecast_stage(
+                "detail decoder",
+                detail_objective,
+                lambda: _detail_batch(loops[3], grid.shape, schema),
+                loops[3],
             ),
         ),
         shape=grid.shape,
@@ -206,6 +219,13 @@ class _Kept:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _detail_batch(loop: LoopConfig, shape: Shape, schema: LabelSchema) -> list[Tensor]:
+    x, y, z = (min(n, CROP) for n in shape)
+    n, crop = loop.batch_size, (x, y, z)
+    scan, decoded = torch.rand(2, n, 1, *crop) * 2 - 1
+    return [scan, decoded, _label_maps(loop, crop, schema), torch.randn(n, PROFILE)]
 
 
 def _label_maps(loop: LoopConfig, shape: Shape, schema: LabelSchema) -> Tensor:

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, draw_shifts, load_patches
-from neonet3d.engine.artefact import ArtefactCard
+from neonet3d.config import Config, Section
+from neonet3d.engine.artefact import ArtefactCard, new_card
 from neonet3d.engine.device import fabric
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import Autoencoder
-from neonet3d.generation.generator import load_autoencoder
+from neonet3d.generation.latent_flow import load_autoencoder
 from neonet3d.generation.tiles import decode_tiled, encode_tiled
 
 ENCODE_BATCH = 16
@@ -106,3 +107,19 @@ def reconstructions(model: Autoencoder, images: Tensor) -> Tensor:
             for p in images.split(ENCODE_BATCH)
         ]
     return torch.cat(parts)
+
+
+def child_card(
+    kind: str, section: Section, data: FoldLatents, config: Config, **parents: ArtefactCard
+) -> ArtefactCard:
+    """Card of a part that works on the grid of the part it was built on."""
+    parent = next(iter(parents.values()))
+    return new_card(
+        kind,
+        fold=data.fold,
+        config=section,
+        seed=config.seed,
+        normaliser=parent.normaliser,
+        grid=parent.grid,
+        parents=parents,
+    )

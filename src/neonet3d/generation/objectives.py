@@ -1,8 +1,8 @@
-"""What the flow U-Net and the ControlNet minimise: the squared error of the velocity.
+"""What the flow U-Net, the ControlNet and the detail decoder minimise.
 
-Channels weigh as much as they move the image. Unweighted, a dozen standardised channels count
-alike, and most of the gradient goes into detail channels that are nearly noise. The weights are our
-choice.
+The first two: the squared error of the velocity. Channels weigh as much as they move the image.
+Unweighted, a dozen standardised channels count alike, and most of the gradient goes into detail
+channels that are nearly noise. The weights are our choice. The last: the energy score.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.condition import Condition
 from neonet3d.generation.controlnet import ControlNet, one_hot
+from neonet3d.generation.detail import DetailDecoder
+from neonet3d.generation.energy_score import energy_score, two_of_each
 from neonet3d.generation.flow import draw_times, interpolate
 from neonet3d.generation.unet import FlowUNet
-from neonet3d.types import LabelBatch, LabelSchema, LatentBatch
+from neonet3d.generation.wavelet import haar
+from neonet3d.types import ImageBatch, LabelBatch, LabelSchema, LatentBatch
 
 
 class FlowObjective(nn.Module):
@@ -91,3 +94,27 @@ class ControlObjective(nn.Module):
         """1, plus the extra weight of a class other than liver where it touches the voxel."""
         touched = F.max_pool3d(one_hot(label_map, self.controlnet.n_classes), DOWNSAMPLING)
         return 1 + (touched * self.extra_weight.view(-1, 1, 1, 1)).amax(1)
+
+
+class DetailObjective(nn.Module):
+    """Energy score of two draws of the detail, on the coefficients of the whole image."""
+
+    def __init__(self, detail: DetailDecoder) -> None:
+        super().__init__()
+        self.detail = detail
+
+    def forward(
+        self,
+        scan: ImageBatch,
+        decoded: ImageBatch,
+        label_map: LabelBatch,
+        profile: Float[Tensor, "b 16"],
+    ) -> Tensor:
+        known = haar(decoded) / self.detail.band_spread.view(-1, 1, 1, 1)
+        decoded, label_map, profile = (two_of_each(x) for x in (decoded, label_map, profile))
+        noise = torch.randn(len(decoded), *known.shape[1:], device=known.device)
+        drawn = self.detail(self.detail.inputs(decoded, label_map, noise), profile)
+        first, second = drawn.chunk(2)
+        return energy_score(
+            known + first, known + second, haar(scan) / self.detail.band_spread.view(-1, 1, 1, 1)
+        )

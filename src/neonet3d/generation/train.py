@@ -1,4 +1,4 @@
-"""Training NeoGen: autoencoder, anatomy prior, U-Net, ControlNet, refiner, each an artefact.
+"""Training NeoGen: autoencoder, anatomy prior, U-Net, ControlNet, detail, each an artefact.
 
 Each function is handed a fold and reads ``fold.training`` only. A folder that already holds the
 model it would make is read instead; a half-trained one goes on from its last state.
@@ -6,7 +6,6 @@ model it would make is read instead; a half-trained one goes on from its last st
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
@@ -19,38 +18,35 @@ from neonet3d.cohort.patches import (
     load_patches,
     orientations_of,
 )
-from neonet3d.config import Config, LoopConfig, Section
+from neonet3d.config import Config, LoopConfig
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
-from neonet3d.engine.progress import progress
 from neonet3d.engine.run import Timer, untimed
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import AutoencoderObjective
 from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.controlnet import ControlNet
-from neonet3d.generation.generator import (
-    LatentGenerator,
+from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.latent_flow import (
     build_autoencoder,
     latent_shape,
     load_anatomy,
     load_unet,
 )
 from neonet3d.generation.latents import (
-    ENCODE_BATCH,
-    VIEWS,
     FoldLatents,
     anatomy_residuals,
+    child_card,
     posterior_means,
     reconstructions,
 )
 from neonet3d.generation.objectives import ControlObjective, FlowObjective
+from neonet3d.generation.train_detail import train_detail
 from neonet3d.generation.unet import FlowUNet
 
 INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the autoencoder trains
-REFINER_PAIRS = 96  # as many redrawn patches, evenly taken, are plenty for a few hundred weights
-REFINER_STARTS = (0.6, 1.0)  # how far they are noised before they are drawn again
 
 
 def train_generator(
@@ -58,7 +54,7 @@ def train_generator(
 ) -> LatentGenerator:
     """NeoGen on the training cases of one fold.
 
-    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/`` and ``refiner/`` below
+    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/`` and ``detail/`` below
     ``folder``.
 
     Raises:
@@ -73,8 +69,8 @@ def train_generator(
         _train_unet(latents, config, folder)
     with timed("train ControlNet"):
         _train_controlnet(latents, config, folder)
-    with timed("fit refiner"):
-        _fit_refiner(latents, config, folder)
+    with timed("train detail decoder"):
+        train_detail(latents, config, folder)
     return LatentGenerator.load(folder)
 
 
@@ -132,7 +128,6 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
     )
     model.fit_latent_statistics(posterior_means(model, patches.images))
     images, returned = fabric().to_device(patches.images), reconstructions(model, patches.images)
-    model.texture.fit(images, returned)
     facts = {
         "latent_mean": model.encoder.latent_mean.tolist(),
         "latent_std": model.encoder.latent_std.tolist(),
@@ -146,7 +141,7 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
 
 def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
     """The closed-form anatomy prior on the latents of ``folder/autoencoder``."""
-    card = _child_card("AnatomyPrior", config.autoencoder, data, config, autoencoder=data.model[1])
+    card = child_card("AnatomyPrior", config.autoencoder, data, config, autoencoder=data.model[1])
     if claim_folder(folder / "anatomy", card):
         return
     latents, label_maps, _, _ = data.encoded
@@ -159,7 +154,7 @@ def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
     """The flow U-Net on what the anatomy does not explain; it sees no label map."""
     autoencoder, parent = data.model
     anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
-    card = _child_card("FlowUNet", config.unet, data, config, anatomy=anatomy_card)
+    card = child_card("FlowUNet", config.unet, data, config, anatomy=anatomy_card)
     if claim_folder(folder / "unet", card):
         return
     latents, label_maps, outcomes, scales = data.encoded
@@ -183,7 +178,7 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
     autoencoder, parent = data.model
     anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
     unet, unet_card = load_unet(folder / "unet", parent, anatomy_card)
-    card = _child_card("ControlNet", config.controlnet, data, config, unet=unet_card)
+    card = child_card("ControlNet", config.controlnet, data, config, unet=unet_card)
     if claim_folder(folder / "controlnet", card):
         return
     latents, label_maps, outcomes, scales = data.encoded
@@ -206,56 +201,6 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
         folder=folder / "controlnet",
         card=card,
         description=f"{data.fold.name}: ControlNet",
-    )
-
-
-def _fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
-    """The closed-form refiner on training patches and what the generator redraws of them."""
-    generator = LatentGenerator.load_unrefined(folder)
-    card = _child_card("Refiner", config.sampler, data, config, controlnet=generator.card)
-    if claim_folder(folder / "refiner", card):
-        return
-    latents, label_maps, outcomes, scales = data.encoded
-    step = math.ceil(len(latents) / REFINER_PAIRS)
-    rng = torch.Generator().manual_seed(card.seed)
-    refiner, regression = generator.refiner, generator.refiner.regression()
-    with progress(f"{data.fold.name}: refiner", VIEWS) as advance:
-        for number, view in enumerate(data.views()):
-            first = number * len(view)
-            rows = [row for row in range(first, first + len(view)) if row % step == 0]
-            for part in torch.tensor(rows, dtype=torch.long).split(ENCODE_BATCH):
-                maps = label_maps[part]
-                drawn = generator.redraw(
-                    anatomy_residuals(generator.anatomy, latents[part], maps),
-                    maps,
-                    outcomes[part],
-                    scales[part],
-                    start=float(torch.empty(()).uniform_(*REFINER_STARTS, generator=rng)),
-                    steps=config.sampler.steps,
-                    generator=rng,
-                )
-                scans, maps = (
-                    fabric().to_device(x) for x in (view.images[part - first, None], maps)
-                )
-                refiner.show(regression, drawn, maps, scans)
-            advance()
-    refiner.weight.copy_(regression.solve())
-    save_artefact(folder / "refiner", refiner, card)
-
-
-def _child_card(
-    kind: str, section: Section, data: FoldLatents, config: Config, **parents: ArtefactCard
-) -> ArtefactCard:
-    """Card of a part that works on the grid of the part it was built on."""
-    parent = next(iter(parents.values()))
-    return new_card(
-        kind,
-        fold=data.fold,
-        config=section,
-        seed=config.seed,
-        normaliser=parent.normaliser,
-        grid=parent.grid,
-        parents=parents,
     )
 
 

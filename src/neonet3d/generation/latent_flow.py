@@ -1,0 +1,167 @@
+"""LatentFlow: autoencoder, anatomy prior, U-Net and ControlNet together, and how to load them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from neonet3d.config import AutoencoderConfig, UNetConfig
+from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
+from neonet3d.engine.device import fabric
+from neonet3d.errors import InputError
+from neonet3d.generation.anatomy import AnatomyPrior
+from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
+from neonet3d.generation.condition import N_SCALES, Condition
+from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.flow import Velocity, euler, guided
+from neonet3d.generation.tiles import decode_tiled
+from neonet3d.generation.unet import FlowUNet
+from neonet3d.types import ImageBatch, LabelBatch, LatentBatch, Shape
+
+
+class LatentFlow(nn.Module):
+    """What draws smooth patches: all of NeoGen but the detail decoder."""
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        anatomy: AnatomyPrior,
+        unet: FlowUNet,
+        controlnet: ControlNet,
+        card: ArtefactCard,
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.anatomy = anatomy
+        self.unet = unet
+        self.controlnet = controlnet
+        self.card = card
+
+    @classmethod
+    def load(cls, folder: Path | str) -> Self:
+        """Load the parts of a folder and check that they belong together.
+
+        Raises:
+            InputError: a part is missing, damaged, or was trained on another part.
+        """
+        folder = Path(folder)
+        autoencoder, parent = load_autoencoder(folder / "autoencoder")
+        anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
+        unet, unet_card = load_unet(folder / "unet", parent, anatomy_card)
+        card = read_card(folder / "controlnet", kind="ControlNet")
+        require_parent(folder / "controlnet", card, "unet", unet_card)
+        controlnet = ControlNet(unet, len(card.classes))
+        load_weights(folder / "controlnet", controlnet, card)
+        model = cls(autoencoder, anatomy, unet, controlnet, card).eval()
+        fabric().to_device(model)
+        return model
+
+    @torch.inference_mode()
+    def decoded(
+        self,
+        noise: LatentBatch,
+        maps: LabelBatch,
+        condition: Condition,
+        *,
+        steps: int,
+        guidance: float = 1.0,
+        start: float = 1.0,
+    ) -> ImageBatch:
+        """Integrate from noise at t = ``start`` and decode. All on the device."""
+        with fabric().autocast():
+            residual = euler(self._velocity(maps, condition, guidance), noise, steps, start)
+            return decode_tiled(self.autoencoder, self.anatomy.restore(residual, maps)).float()
+
+    @torch.inference_mode()
+    def redraw(
+        self,
+        residual: LatentBatch,
+        maps: LabelBatch,
+        labels: Int[Tensor, " b"],
+        log_scale: Float[Tensor, "b 3"],
+        *,
+        start: float,
+        steps: int,
+        generator: torch.Generator,
+    ) -> ImageBatch:
+        """Noise the residual of a latent up to t = ``start`` and draw it again, without detail.
+
+        SDEdit (Meng et al. 2021, arXiv 2108.01073). ``steps`` is for the whole way from t = 1.
+        """
+        here = fabric()
+        residual, maps, labels, log_scale = (
+            here.to_device(x) for x in (residual, maps, labels, log_scale)
+        )
+        noise = here.to_device(torch.randn(residual.shape, generator=generator))
+        noised = (1 - start) * residual + start * noise
+        condition, steps = Condition.of(labels, log_scale), math.ceil(start * steps)
+        return self.decoded(noised, maps, condition, steps=steps, start=start)
+
+    def _velocity(self, maps: Tensor, wanted: Condition, guidance: float) -> Velocity:
+        nothing = wanted.without_label()
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            conditional = self.unet(x, t, wanted, self.controlnet(x, t, wanted, maps))
+            if guidance == 1:
+                return conditional
+            free = self.unet(x, t, nothing, self.controlnet(x, t, nothing, maps))
+            return guided(conditional, free, guidance)
+
+        return velocity
+
+
+def build_autoencoder(card: ArtefactCard) -> Autoencoder:
+    """An untrained autoencoder of this card's settings."""
+    return Autoencoder(card.settings(AutoencoderConfig))
+
+
+def load_autoencoder(folder: Path) -> tuple[Autoencoder, ArtefactCard]:
+    """A trained autoencoder, frozen, on the device."""
+    card = read_card(folder, kind="Autoencoder")
+    model = build_autoencoder(card)
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval().requires_grad_(False), card
+
+
+def load_anatomy(folder: Path, parent: ArtefactCard) -> tuple[AnatomyPrior, ArtefactCard]:
+    """The anatomy prior of this autoencoder, on the device."""
+    card = read_card(folder, kind="AnatomyPrior")
+    require_parent(folder, card, "autoencoder", parent)
+    channels = parent.config["latent_channels"]
+    model = AnatomyPrior(len(card.classes), channels, latent_shape(parent))
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval(), card
+
+
+def load_unet(
+    folder: Path, parent: ArtefactCard, anatomy: ArtefactCard
+) -> tuple[FlowUNet, ArtefactCard]:
+    """A trained flow U-Net on this autoencoder and anatomy prior, frozen."""
+    card = read_card(folder, kind="FlowUNet")
+    require_parent(folder, card, "anatomy", anatomy)
+    config = card.settings(UNetConfig)
+    model = FlowUNet(parent.config["latent_channels"], latent_shape(parent), config, N_SCALES)
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval().requires_grad_(False), card
+
+
+def latent_shape(card: ArtefactCard) -> Shape:
+    """Voxels of the latent of a part's grid."""
+    x, y, z = (n // DOWNSAMPLING for n in card.grid.shape)
+    return (x, y, z)
+
+
+def require_parent(folder: Path, card: ArtefactCard, name: str, parent: ArtefactCard) -> None:
+    if card.parents.get(name) != parent.weights_sha256:
+        raise InputError(
+            f"{folder} was trained on another {name} than the one beside it. "
+            "Keep the parts of one training together."
+        )
