@@ -129,6 +129,23 @@ class ControlNetConfig(Section):
     loop: LoopConfig
 
 
+class MaskAutoencoderConfig(Section):
+    channels: PositiveInt
+    latent_channels: PositiveInt
+    kl_weight: float = Field(ge=0)
+    loop: LoopConfig
+
+
+class MasksConfig(Section):
+    """The generator of label maps (``generation/mask_generator.py``)."""
+
+    autoencoder: MaskAutoencoderConfig
+    flow: UNetConfig
+    steps: PositiveInt
+    volume_tolerance: PositiveFloat
+    attempts: PositiveInt
+
+
 class SamplerConfig(Section):
     steps: PositiveInt
     guidance: float = Field(ge=1)
@@ -168,6 +185,7 @@ class Config(Section):
     autoencoder: AutoencoderConfig
     unet: UNetConfig
     controlnet: ControlNetConfig
+    masks: MasksConfig
     sampler: SamplerConfig
     balance: BalanceConfig
     classifier: ClassifierConfig

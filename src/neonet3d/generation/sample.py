@@ -11,8 +11,7 @@ from jaxtyping import Float, UInt8
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.geometry import resample_label_map
-from neonet3d.cohort.patches import log_scale, patch_window
+from neonet3d.cohort.patches import load_label_maps
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import SamplerConfig
 from neonet3d.errors import InputError
@@ -56,18 +55,7 @@ def masks_on_grid(
         InputError: other classes, or a case without a mask.
     """
     generator.card.refuse_other_classes(masks.schema)
-    grid = generator.card.grid
-    maps, spacings = [], []
-    for case in masks:
-        mask = case.read_mask()
-        if mask is None:
-            raise InputError(
-                f"{case.name} has no mask to draw an image for. Choose cases with masks."
-            )
-        window = patch_window(mask, grid, name=case.name)
-        spacings.append(window.grid.spacing_mm)
-        maps.append(resample_label_map(mask, window, n_classes=len(masks.schema)))
-    return torch.from_numpy(np.stack(maps)), log_scale(spacings, grid)
+    return load_label_maps(masks, generator.card.grid)
 
 
 def sample_cohort(

@@ -1,0 +1,183 @@
+"""MaskGenerator: draws label maps that no patient had, for an outcome and a tumour volume.
+
+Latent diffusion of the whole map: a rectified flow on the latents of a categorical autoencoder
+(``mask_autoencoder.py``), with the networks and the objective of the image flow. A drawn map is
+decoded by argmax, cleaned of stray pieces, and drawn again where its tumour is not as asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from neonet3d.config import MaskAutoencoderConfig, MasksConfig
+from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
+from neonet3d.engine.device import fabric
+from neonet3d.errors import InputError, RunError
+from neonet3d.generation.condition import Condition
+from neonet3d.generation.flow import euler
+from neonet3d.generation.generator import SAMPLE_BATCH, latent_shape
+from neonet3d.generation.mask_autoencoder import MaskAutoencoder
+from neonet3d.generation.mask_statistics import (
+    N_NUMBERS,
+    MaskConditions,
+    MaskStatistics,
+    tumour_volumes_mm3,
+)
+from neonet3d.generation.unet import FlowUNet
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """New label maps on the generator's grid.
+
+    Attributes:
+        outcomes: (n,) that they were drawn for; -1 where none was said.
+        log_scale: (n, 3) as ``Patches.log_scale``.
+        volumes_mm3: (n,) of their tumours.
+        redrawn: how many draws were refused on the way.
+    """
+
+    label_maps: UInt8[Tensor, "n x y z"]
+    outcomes: Int[Tensor, " n"]
+    log_scale: Float[Tensor, "n 3"]
+    volumes_mm3: Float[Tensor, " n"]
+    redrawn: int
+
+
+class MaskFlow(nn.Module):
+    """What ``masks/flow`` holds: the flow, and the statistics that its conditions come from."""
+
+    def __init__(self, card: ArtefactCard) -> None:
+        super().__init__()
+        config = card.settings(MasksConfig)
+        channels = config.autoencoder.latent_channels
+        self.unet = FlowUNet(channels, latent_shape(card), config.flow, N_NUMBERS)
+        self.statistics = MaskStatistics(len(card.training_cases), len(card.classes))
+
+
+class MaskGenerator(nn.Module):
+    """Label maps for an outcome and a tumour volume.
+
+    Example:
+        >>> masks = MaskGenerator.load("model/masks")              # doctest: +SKIP
+        >>> drawn = masks.sample(8, seed=0, outcome=1)             # doctest: +SKIP
+    """
+
+    def __init__(self, autoencoder: MaskAutoencoder, flow: MaskFlow, card: ArtefactCard) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.unet = flow.unet
+        self.statistics = flow.statistics
+        self.config = card.settings(MasksConfig)
+        self.card = card
+
+    @classmethod
+    def load(cls, folder: Path | str) -> MaskGenerator:
+        """Load both parts of a folder and check that they belong together.
+
+        Raises:
+            InputError: a part is missing, damaged, or was trained on another part.
+        """
+        folder = Path(folder)
+        autoencoder, parent = load_mask_autoencoder(folder / "autoencoder")
+        card = read_card(folder / "flow", kind="MaskFlow")
+        if card.parents.get("autoencoder") != parent.weights_sha256:
+            raise InputError(
+                f"{folder / 'flow'} was trained on another autoencoder than the one beside it. "
+                "Keep the parts of one training together."
+            )
+        flow = MaskFlow(card)
+        load_weights(folder / "flow", flow, card)
+        model = cls(autoencoder, flow, card).eval()
+        fabric().to_device(model.autoencoder)
+        fabric().to_device(model.unet)  # the statistics stay on the CPU
+        return model
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        outcome: int | None = None,
+        tumour_volume_mm3: float | None = None,
+    ) -> DrawnMasks:
+        """Draw ``n`` label maps.
+
+        Args:
+            outcome: of all of them; by default drawn from the training fold with the volume.
+            tumour_volume_mm3: of all of them; by default drawn from the training fold.
+
+        Raises:
+            InputError: an outcome or a volume that the training fold does not have.
+            RunError: a map whose tumour is not as asked in ``masks.attempts`` draws.
+        """
+        if self.card.outcome is None and outcome is not None:
+            raise InputError("The mask generator was trained without outcomes.")
+        generator = torch.Generator().manual_seed(seed)
+        wanted = self.statistics.draw(
+            n, generator, outcome=outcome, volume_mm3=tumour_volume_mm3
+        )
+        maps = torch.zeros(n, *self.card.grid.shape, dtype=torch.uint8)
+        pending, drawn = torch.arange(n), 0
+        for _ in range(self.config.attempts):
+            if len(pending) == 0:
+                break
+            maps[pending] = self._draw(_rows(wanted, pending), generator)
+            drawn += len(pending)
+            pending = pending[~self._as_asked(maps[pending], _rows(wanted, pending))]
+        if len(pending):
+            asked = ", ".join(f"{v:.0f}" for v in wanted.volumes_mm3[pending][:3].tolist())
+            raise RunError(
+                f"{len(pending)} of {n} label maps had no tumour of the volume asked for ({asked} "
+                f"mm3) in {self.config.attempts} draws. Train the mask generator longer, or raise "
+                "masks.volume_tolerance and train it again."
+            )
+        return DrawnMasks(
+            maps, wanted.outcomes, wanted.log_scale, self._volumes(maps, wanted), drawn - n
+        )
+
+    @torch.inference_mode()
+    def _draw(
+        self, wanted: MaskConditions, generator: torch.Generator
+    ) -> UInt8[Tensor, "n x y z"]:
+        here, maps = fabric(), []
+        numbers = self.statistics.numbers(wanted)
+        shape = (self.autoencoder.latent_mean.numel(), *latent_shape(self.card))
+        for part in torch.arange(len(numbers)).split(SAMPLE_BATCH):
+            told = Condition.of(here.to_device(wanted.outcomes[part]), here.to_device(numbers[part]))
+            noise = here.to_device(torch.randn(len(part), *shape, generator=generator))
+            with here.autocast():
+                latent = euler(lambda x, t, told=told: self.unet(x, t, told), noise, self.config.steps)
+                maps.append(self.autoencoder.decode(latent).argmax(1).to(torch.uint8).cpu())
+        spacing_mm = self.card.grid.spacing_mm
+        cleaned = [self.statistics.cleaned(m, spacing_mm) for m in torch.cat(maps).numpy()]
+        return torch.from_numpy(np.stack(cleaned))
+
+    def _as_asked(self, maps: Tensor, wanted: MaskConditions) -> Tensor:
+        asked, tolerance = wanted.volumes_mm3, self.config.volume_tolerance
+        return (self._volumes(maps, wanted) - asked).abs() <= tolerance * asked
+
+    def _volumes(self, maps: Tensor, wanted: MaskConditions) -> Float[Tensor, " n"]:
+        schema, spacing_mm = self.card.schema_, self.card.grid.spacing_mm
+        return tumour_volumes_mm3(maps, schema, spacing_mm, wanted.log_scale)
+
+
+def load_mask_autoencoder(folder: Path) -> tuple[MaskAutoencoder, ArtefactCard]:
+    """A trained autoencoder of label maps, frozen, on the device."""
+    card = read_card(folder, kind="MaskAutoencoder")
+    model = MaskAutoencoder(card.settings(MaskAutoencoderConfig), len(card.classes))
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval().requires_grad_(False), card
+
+
+def _rows(wanted: MaskConditions, rows: Tensor) -> MaskConditions:
+    return MaskConditions(
+        wanted.outcomes[rows], wanted.volumes_mm3[rows], wanted.log_scale[rows]
+    )
