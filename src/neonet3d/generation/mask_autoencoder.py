@@ -43,35 +43,36 @@ class MaskAutoencoder(nn.Module):
         c, latent = config.channels, config.latent_channels
         self.n_classes = n_classes
         self.encoder = nn.Sequential(
-            nn.Conv3d(8 * (n_classes - 1), c, 3, padding=1),
-            ResidualBlock(c),
-            nn.Conv3d(c, 2 * c, 2, stride=2),
+            nn.Conv3d(64 * (n_classes - 1), 2 * c, 1),
             ResidualBlock(2 * c),
             ChannelNorm(2 * c),
             nn.Conv3d(2 * c, 2 * latent, 1),
         )
-        self.decoder = nn.Sequential(
-            nn.Conv3d(latent, 2 * c, 3, padding=1),
-            ResidualBlock(2 * c),
-            ResidualBlock(2 * c),
+        self.coarse = nn.Sequential(
+            nn.Conv3d(latent, 2 * c, 3, padding=1), ResidualBlock(2 * c), ResidualBlock(2 * c)
+        )
+        self.linear = nn.Conv3d(2 * c, 64 * n_classes, 1)
+        self.fine = nn.Sequential(
             nn.ConvTranspose3d(2 * c, c, 2, stride=2),
             ResidualBlock(c),
             ChannelNorm(c),
             nn.SiLU(),
-            nn.Conv3d(c, 8 * n_classes, 3, padding=1),
+            nn.Conv3d(c, 8 * n_classes, 1),
         )
         self.register_buffer("latent_mean", torch.zeros(latent))
         self.register_buffer("latent_std", torch.ones(latent))
 
     def posterior(self, label_maps: LabelBatch) -> tuple[LatentBatch, LatentBatch]:
         """Mean and log variance of q(z | map), float32, not standardised."""
-        memberships = space_to_depth(one_hot(label_maps, self.n_classes))
+        memberships = space_to_depth(space_to_depth(one_hot(label_maps, self.n_classes)))
         mean, log_variance = self.encoder(memberships).float().chunk(2, dim=1)
         return mean, log_variance.clamp(*LOG_VARIANCE)
 
     def logits(self, z: LatentBatch) -> OneHotBatch:
         """Of all classes, background first, for a latent that is not standardised."""
-        return depth_to_space(self.decoder(z).float())
+        h = self.coarse(z)
+        plain = depth_to_space(self.linear(h)) + self.fine(h)
+        return depth_to_space(plain.float())
 
     def encode(self, label_maps: LabelBatch) -> LatentBatch:
         """Mean of the posterior, standardised per channel."""
@@ -80,9 +81,7 @@ class MaskAutoencoder(nn.Module):
 
     def decode(self, latent: LatentBatch) -> OneHotBatch:
         """Logits of a standardised latent."""
-        return self.logits(
-            latent * _per_channel(self.latent_std) + _per_channel(self.latent_mean)
-        )
+        return self.logits(latent * _per_channel(self.latent_std) + _per_channel(self.latent_mean))
 
     @torch.no_grad()
     def fit_latent_statistics(self, means: Float[Tensor, "n c x y z"]) -> None:

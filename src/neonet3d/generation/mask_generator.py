@@ -120,9 +120,7 @@ class MaskGenerator(nn.Module):
         if self.card.outcome is None and outcome is not None:
             raise InputError("The mask generator was trained without outcomes.")
         generator = torch.Generator().manual_seed(seed)
-        wanted = self.statistics.draw(
-            n, generator, outcome=outcome, volume_mm3=tumour_volume_mm3
-        )
+        wanted = self.statistics.draw(n, generator, outcome=outcome, volume_mm3=tumour_volume_mm3)
         maps = torch.zeros(n, *self.card.grid.shape, dtype=torch.uint8)
         pending, drawn = torch.arange(n), 0
         for _ in range(self.config.attempts):
@@ -143,17 +141,19 @@ class MaskGenerator(nn.Module):
         )
 
     @torch.inference_mode()
-    def _draw(
-        self, wanted: MaskConditions, generator: torch.Generator
-    ) -> UInt8[Tensor, "n x y z"]:
+    def _draw(self, wanted: MaskConditions, generator: torch.Generator) -> UInt8[Tensor, "n x y z"]:
         here, maps = fabric(), []
         numbers = self.statistics.numbers(wanted)
         shape = (self.autoencoder.latent_mean.numel(), *latent_shape(self.card))
         for part in torch.arange(len(numbers)).split(SAMPLE_BATCH):
-            told = Condition.of(here.to_device(wanted.outcomes[part]), here.to_device(numbers[part]))
+            told = Condition.of(
+                here.to_device(wanted.outcomes[part]), here.to_device(numbers[part])
+            )
             noise = here.to_device(torch.randn(len(part), *shape, generator=generator))
             with here.autocast():
-                latent = euler(lambda x, t, told=told: self.unet(x, t, told), noise, self.config.steps)
+                latent = euler(
+                    lambda x, t, told=told: self.unet(x, t, told), noise, self.config.steps
+                )
                 maps.append(self.autoencoder.decode(latent).argmax(1).to(torch.uint8).cpu())
         spacing_mm = self.card.grid.spacing_mm
         cleaned = [self.statistics.cleaned(m, spacing_mm) for m in torch.cat(maps).numpy()]
@@ -178,6 +178,4 @@ def load_mask_autoencoder(folder: Path) -> tuple[MaskAutoencoder, ArtefactCard]:
 
 
 def _rows(wanted: MaskConditions, rows: Tensor) -> MaskConditions:
-    return MaskConditions(
-        wanted.outcomes[rows], wanted.volumes_mm3[rows], wanted.log_scale[rows]
-    )
+    return MaskConditions(wanted.outcomes[rows], wanted.volumes_mm3[rows], wanted.log_scale[rows])

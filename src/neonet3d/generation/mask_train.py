@@ -142,7 +142,9 @@ def _train_flow(data: _FoldMasks, config: Config, folder: Path) -> None:
         seed=config.seed,
         description=f"{data.fold.name}: mask flow",
     )
-    save_artefact(folder / "flow", model, card.model_copy(update={"facts": {"training_loss": loss}}))
+    save_artefact(
+        folder / "flow", model, card.model_copy(update={"facts": {"training_loss": loss}})
+    )
     remove_training_state(folder / "flow")
 
 
