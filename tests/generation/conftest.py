@@ -32,7 +32,8 @@ class Trained:
 
 
 def tiny(seed: int) -> Config:
-    loops = [f"{part}.loop.steps=3" for part in ("autoencoder", "unet", "controlnet")]
+    parts = ("autoencoder", "unet", "controlnet", "masks.autoencoder", "masks.flow")
+    loops = [f"{part}.loop.steps=3" for part in parts]
     return load_config(
         "demo",
         overrides=[
@@ -43,6 +44,12 @@ def tiny(seed: int) -> Config:
             "unet.channels=[8,16]",
             "unet.loop.batch_size=2",
             "controlnet.loop.batch_size=2",
+            "masks.autoencoder.channels=8",
+            "masks.autoencoder.loop.batch_size=2",
+            "masks.flow.channels=[8,16]",
+            "masks.flow.loop.batch_size=2",
+            "masks.steps=2",
+            "masks.volume_tolerance=1.0e+9",  # three steps obey no volume
             "sampler.steps=2",
         ],
         seed=seed,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from neonet3d.cli.new_masks import NewMasks, draw_new_masks
 from neonet3d.cli.options import (
     AsJson,
     CohortPath,
@@ -78,17 +79,40 @@ def sample(
     model: ModelPath,
     out: OutPath,
     masks: Annotated[
-        Path, typer.Option(help="Cohort whose masks steer the images.", show_default=False)
-    ],
+        Path | None, typer.Option(help="Cohort whose masks steer the images.", show_default=False)
+    ] = None,
+    new_masks: Annotated[
+        bool, typer.Option("--new-masks", help="Draw masks that no patient had, instead.")
+    ] = False,
     n: Annotated[
         int | None,
-        typer.Option(help="Volumes; one per mask by default.", min=1, show_default=False),
+        typer.Option(
+            help="Volumes; one per mask by default, as many as training cases for new masks.",
+            min=1,
+            show_default=False,
+        ),
     ] = None,
     label: Annotated[
         str | None,
         typer.Option(
             metavar="NAME=0|1",
             help="Outcome of every volume, e.g. pni=1; by default that of the mask's patient.",
+            show_default=False,
+        ),
+    ] = None,
+    tumour_volume: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MM3",
+            help="Of every new mask; by default as in training.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cohort the generator was trained on, to measure how new the masks are.",
             show_default=False,
         ),
     ] = None,
@@ -105,9 +129,19 @@ def sample(
     from neonet3d.generation.generator import LatentGenerator
     from neonet3d.generation.sample import sample_cohort
 
+    if (masks is None) != new_masks:
+        raise InputError("Say --masks COHORT or --new-masks, and not both.")
+    if not new_masks and (tumour_volume is not None or training is not None):
+        raise InputError("--tumour-volume and --training belong to --new-masks. Leave them out.")
     settings = resolve(preset, config, overrides, seed)
     sampler = settings.sampler.model_copy(update={"steps": steps} if steps else {})
     generator = LatentGenerator.load(model)
+    outcome = _label(label, generator.card.outcome)
+    if masks is None:
+        wanted = NewMasks(n, outcome, tumour_volume, training)
+        found, sentence = draw_new_masks(generator, model, out, sampler, wanted, seed=settings.seed)
+        show({"cohort": str(out)} | found, as_json=as_json, sentence=f"{out}: {sentence}")
+        return
     cohort = sample_cohort(
         generator,
         cases_to_apply(masks, fold, settings.seed, splits),
@@ -115,7 +149,7 @@ def sample(
         sampler,
         seed=settings.seed,
         n=n,
-        label=_label(label, generator.card.outcome),
+        label=outcome,
     )
     show(
         {"cohort": str(out), "cases": len(cohort)},

@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.patches import load_label_maps
 from neonet3d.config import MaskAutoencoderConfig, MasksConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError, RunError
 from neonet3d.generation.condition import Condition
-from neonet3d.generation.flow import euler
+from neonet3d.generation.flow import Velocity, euler
 from neonet3d.generation.generator import SAMPLE_BATCH, latent_shape
 from neonet3d.generation.mask_autoencoder import MaskAutoencoder
 from neonet3d.generation.mask_statistics import (
@@ -30,6 +32,7 @@ from neonet3d.generation.mask_statistics import (
     tumour_volumes_mm3,
 )
 from neonet3d.generation.unet import FlowUNet
+from neonet3d.metrics.mask_novelty import MaskNovelty, mask_novelty
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,32 @@ class MaskGenerator(nn.Module):
             maps, wanted.outcomes, wanted.log_scale, self._volumes(maps, wanted), drawn - n
         )
 
+    def training_cases_of(self, cohort: Cohort) -> Cohort:
+        """Those cases of a cohort that trained this generator.
+
+        Raises:
+            InputError: one of them is not there.
+        """
+        seen = set(self.card.training_cases)
+        found = cohort.subset(case for case in cohort if case.digest() in seen)
+        missing = len(seen - {case.digest() for case in found})
+        if missing:
+            raise InputError(
+                f"{cohort.root} lacks {missing} of the {len(seen)} cases that trained the mask "
+                "generator. Give the cohort that it was trained on."
+            )
+        return found
+
+    def novelty(self, drawn: DrawnMasks, training: Cohort) -> MaskNovelty:
+        """How like the drawn maps are to those of training, and those to each other."""
+        maps, _ = load_label_maps(training, self.card.grid)
+        patients = [case.participant for case in training]
+        n_classes = len(self.card.classes)
+        return mask_novelty(drawn.label_maps.numpy(), maps.numpy(), patients, n_classes)
+
     @torch.inference_mode()
     def _draw(self, wanted: MaskConditions, generator: torch.Generator) -> UInt8[Tensor, "n x y z"]:
-        here, maps = fabric(), []
+        here, steps, maps = fabric(), self.config.steps, []
         numbers = self.statistics.numbers(wanted)
         shape = (self.autoencoder.latent_mean.numel(), *latent_shape(self.card))
         for part in torch.arange(len(numbers)).split(SAMPLE_BATCH):
@@ -151,13 +177,14 @@ class MaskGenerator(nn.Module):
             )
             noise = here.to_device(torch.randn(len(part), *shape, generator=generator))
             with here.autocast():
-                latent = euler(
-                    lambda x, t, told=told: self.unet(x, t, told), noise, self.config.steps
-                )
+                latent = euler(self._velocity(told), noise, steps)
                 maps.append(self.autoencoder.decode(latent).argmax(1).to(torch.uint8).cpu())
         spacing_mm = self.card.grid.spacing_mm
         cleaned = [self.statistics.cleaned(m, spacing_mm) for m in torch.cat(maps).numpy()]
         return torch.from_numpy(np.stack(cleaned))
+
+    def _velocity(self, told: Condition) -> Velocity:
+        return lambda x, t: self.unet(x, t, told)
 
     def _as_asked(self, maps: Tensor, wanted: MaskConditions) -> Tensor:
         asked, tolerance = wanted.volumes_mm3, self.config.volume_tolerance

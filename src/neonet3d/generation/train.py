@@ -45,6 +45,7 @@ from neonet3d.generation.latents import (
     posterior_means,
     reconstructions,
 )
+from neonet3d.generation.mask_train import train_mask_generator
 from neonet3d.generation.objectives import ControlObjective, FlowObjective
 from neonet3d.generation.unet import FlowUNet
 
@@ -58,8 +59,8 @@ def train_generator(
 ) -> LatentGenerator:
     """NeoGen on the training cases of one fold.
 
-    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/`` and ``refiner/`` below
-    ``folder``.
+    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/``, ``refiner/`` and ``masks/``
+    below ``folder``.
 
     Raises:
         InputError: cases without masks, or a folder that holds something else.
@@ -80,6 +81,8 @@ def train_generator(
         _train_controlnet(latents, config, folder)
     with timed("fit refiner"):
         _fit_refiner(latents, config, folder)
+    with timed("train mask generator"):
+        train_mask_generator(fold, config, folder / "masks")
     return LatentGenerator.load(folder)
 
 
