@@ -142,7 +142,7 @@ class MasksConfig(Section):
     autoencoder: MaskAutoencoderConfig
     flow: UNetConfig
     steps: PositiveInt
-    volume_tolerance: PositiveFloat
+    volume_factor: float = Field(ge=1)
     attempts: PositiveInt
 
 

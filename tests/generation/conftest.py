@@ -49,7 +49,7 @@ def tiny(seed: int) -> Config:
             "masks.flow.channels=[8,16]",
             "masks.flow.loop.batch_size=2",
             "masks.steps=2",
-            "masks.volume_tolerance=1.0e+9",  # three steps obey no volume
+            "masks.volume_factor=1.0e+9",  # three steps obey no volume
             "sampler.steps=2",
         ],
         seed=seed,

@@ -2,7 +2,8 @@
 
 Latent diffusion of the whole map: a rectified flow on the latents of a categorical autoencoder
 (``mask_autoencoder.py``), with the networks and the objective of the image flow. A drawn map is
-decoded by argmax, cleaned of stray pieces, and drawn again where its tumour is not as asked.
+decoded by argmax and cleaned of stray pieces. Its tumour is grown or shrunk to the volume asked
+for; where it is too far from it, or cannot be, the map is drawn again.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from neonet3d.errors import InputError, RunError
 from neonet3d.generation.condition import Condition
 from neonet3d.generation.flow import Velocity, euler
 from neonet3d.generation.generator import SAMPLE_BATCH, latent_shape
+from neonet3d.generation.lesion_edit import resize_tumour
 from neonet3d.generation.mask_autoencoder import MaskAutoencoder
 from neonet3d.generation.mask_statistics import (
     N_NUMBERS,
@@ -33,6 +35,7 @@ from neonet3d.generation.mask_statistics import (
 )
 from neonet3d.generation.unet import FlowUNet
 from neonet3d.metrics.mask_novelty import MaskNovelty, mask_novelty
+from neonet3d.types import LabelMap
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class DrawnMasks:
     Attributes:
         outcomes: (n,) that they were drawn for; -1 where none was said.
         log_scale: (n, 3) as ``Patches.log_scale``.
-        volumes_mm3: (n,) of their tumours.
+        volumes_mm3: (n,) of their tumours, as asked for to a voxel.
         redrawn: how many draws were refused on the way.
     """
 
@@ -129,15 +132,22 @@ class MaskGenerator(nn.Module):
         for _ in range(self.config.attempts):
             if len(pending) == 0:
                 break
-            maps[pending] = self._draw(_rows(wanted, pending), generator)
+            refused = []
+            fresh = self._draw(_rows(wanted, pending), generator)
+            for row, new in zip(pending.tolist(), fresh.numpy(), strict=True):
+                scale = wanted.log_scale[row].exp().numpy()
+                fitted = self._fitted(new, float(wanted.volumes_mm3[row]), scale)
+                if fitted is None:
+                    refused.append(row)
+                else:
+                    maps[row] = torch.from_numpy(fitted)
             drawn += len(pending)
-            pending = pending[~self._as_asked(maps[pending], _rows(wanted, pending))]
+            pending = torch.tensor(refused, dtype=torch.long)
         if len(pending):
             asked = ", ".join(f"{v:.0f}" for v in wanted.volumes_mm3[pending][:3].tolist())
             raise RunError(
-                f"{len(pending)} of {n} label maps had no tumour of the volume asked for ({asked} "
-                f"mm3) in {self.config.attempts} draws. Train the mask generator longer, or raise "
-                "masks.volume_tolerance and train it again."
+                f"{len(pending)} of {n} label maps had no tumour near the volume asked for "
+                f"({asked} mm3) in {self.config.attempts} draws. Train the mask generator longer."
             )
         return DrawnMasks(
             maps, wanted.outcomes, wanted.log_scale, self._volumes(maps, wanted), drawn - n
@@ -186,9 +196,20 @@ class MaskGenerator(nn.Module):
     def _velocity(self, told: Condition) -> Velocity:
         return lambda x, t: self.unet(x, t, told)
 
-    def _as_asked(self, maps: Tensor, wanted: MaskConditions) -> Tensor:
-        asked, tolerance = wanted.volumes_mm3, self.config.volume_tolerance
-        return (self._volumes(maps, wanted) - asked).abs() <= tolerance * asked
+    def _fitted(
+        self, label_map: LabelMap, asked_mm3: float, scale: Float[np.ndarray, 3]
+    ) -> LabelMap | None:
+        """The map with its tumour at the volume asked for; None where it is too far from it."""
+        schema, (x, y, z) = self.card.schema_, self.card.grid.spacing_mm * scale
+        voxels = int((label_map == schema.value("tumour")).sum()) if "tumour" in schema else 0
+        if asked_mm3 == 0 or voxels == 0:
+            return label_map if voxels == asked_mm3 == 0 else None
+        if abs(np.log(voxels * x * y * z / asked_mm3)) > np.log(self.config.volume_factor):
+            return None
+        try:
+            return resize_tumour(label_map, schema, (float(x), float(y), float(z)), asked_mm3)
+        except RunError:
+            return None
 
     def _volumes(self, maps: Tensor, wanted: MaskConditions) -> Float[Tensor, " n"]:
         schema, spacing_mm = self.card.schema_, self.card.grid.spacing_mm

@@ -155,16 +155,19 @@ class MaskStatistics(nn.Module):
         """Without stray pieces: each such voxel takes the class of the nearest other voxel.
 
         A piece (26 neighbours) is stray when it is smaller than nearly all of training, or when the
-        map holds as many larger ones of its class as any training map.
+        map holds as many larger ones of its class as any training map. The largest of a class stays
+        if training has the class at all.
         """
         stray = np.zeros(label_map.shape, bool)
         for k in range(len(self.smallest)):
             pieces, _ = ndimage.label(label_map == k, TOUCHING)
             sizes = np.bincount(pieces.ravel())
             sizes[0] = 0
+            order = np.argsort(-sizes, kind="stable")
             keep = np.zeros(len(sizes), bool)
-            keep[np.argsort(-sizes, kind="stable")[: int(self.most[k])]] = True
+            keep[order[: int(self.most[k])]] = True
             keep &= sizes >= int(self.smallest[k])
+            keep[order[0]] = self.most[k] > 0
             stray |= (pieces > 0) & ~keep[pieces]
         if stray.all() or not stray.any():
             return label_map
