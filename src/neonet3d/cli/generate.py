@@ -133,6 +133,8 @@ def sample(
         raise InputError("Say --masks COHORT or --new-masks, and not both.")
     if not new_masks and (tumour_volume is not None or training is not None):
         raise InputError("--tumour-volume and --training belong to --new-masks. Leave them out.")
+    if new_masks and (fold is not None or splits is not None):
+        raise InputError("--fold and --splits belong to --masks. Leave them out.")
     settings = resolve(preset, config, overrides, seed)
     sampler = settings.sampler.model_copy(update={"steps": steps} if steps else {})
     generator = LatentGenerator.load(model)

@@ -17,6 +17,7 @@ from neonet3d.types import LabelMap, LabelSchema, Triple
 
 TOUCHING = ndimage.generate_binary_structure(3, 3)  # 26 neighbours
 STRAY_QUANTILE = 0.02  # of the sizes of a class's pieces in training; smaller ones are stray
+ROUNDING = 1e-4  # volumes are stored in float32
 N_NUMBERS = 5  # standardised log volume, no tumour, log scale along x, y, z
 
 
@@ -132,7 +133,7 @@ class MaskStatistics(nn.Module):
                 "The training masks of this generator hold no tumour. Leave the volume out."
             )
         low, high = float(known.min()), float(known.max())
-        if not low <= volume_mm3 <= high:
+        if not low * (1 - ROUNDING) <= volume_mm3 <= high * (1 + ROUNDING):
             raise InputError(
                 f"A tumour of {volume_mm3:g} mm3 was asked for, but those of training have "
                 f"{low:.0f} to {high:.0f} mm3. Ask for one between."

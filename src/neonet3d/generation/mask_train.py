@@ -53,7 +53,10 @@ class _FoldMasks:
 
     def __init__(self, fold: Fold) -> None:
         self.fold = fold
-        grid = choose_grid([case.read_with_mask()[1] for case in fold.training])
+        for case in fold.training:
+            case.require_mask()
+        masks = (case.read_mask() for case in fold.training)
+        grid = choose_grid([mask for mask in masks if mask is not None])
         shortest = max(SHORTEST_X * GRID_MULTIPLE, grid.shape[0])
         self.grid: Grid = replace(grid, shape=(shortest, *grid.shape[1:]))
         self.maps, self.log_scale = load_label_maps(fold.training, self.grid)
