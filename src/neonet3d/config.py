@@ -135,6 +135,23 @@ class DetailConfig(Section):
     loop: LoopConfig
 
 
+class MaskAutoencoderConfig(Section):
+    channels: PositiveInt
+    latent_channels: PositiveInt
+    kl_weight: float = Field(ge=0)
+    loop: LoopConfig
+
+
+class MasksConfig(Section):
+    """The generator of label maps (``generation/mask_generator.py``)."""
+
+    autoencoder: MaskAutoencoderConfig
+    flow: UNetConfig
+    steps: PositiveInt
+    volume_factor: float = Field(ge=1)
+    attempts: PositiveInt
+
+
 class SamplerConfig(Section):
     steps: PositiveInt
     guidance: float = Field(ge=1)
@@ -175,6 +192,7 @@ class Config(Section):
     unet: UNetConfig
     controlnet: ControlNetConfig
     detail: DetailConfig
+    masks: MasksConfig
     sampler: SamplerConfig
     balance: BalanceConfig
     classifier: ClassifierConfig

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from neonet3d.cohort.cohort import Cohort
+from neonet3d.engine.artefact import read_card
 
 PLANES = {"axial", "coronal", "sagittal"}
 
@@ -57,6 +59,64 @@ def test_volumes_are_drawn_with_their_masks(
         np.testing.assert_array_equal(
             case.read_with_mask()[1].data, source.read_with_mask()[1].data
         )
+
+
+def test_pairs_that_no_patient_had(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    command = ("generate", "sample", trained.generator, tmp_path / "out", "--new-masks")
+    options = ("--n", 3, "--label", "pni=1", "--steps", 1, *tiny_options)
+    found = run(*command, *options, "--training", trained.crops, "--json").json()
+    assert (found["cohort"], found["cases"]) == (str(tmp_path / "out"), 3)
+    assert found["redrawn"] >= 0
+    novelty = found["novelty"]
+    assert novelty["largest"] == max(novelty["nearest_training_dice"])
+    assert len(novelty["nearest_training_dice"]) == 3
+    assert novelty["between_patients"]["largest"] > 0.9  # these patients have one anatomy
+    drawn = Cohort.open(tmp_path / "out")
+    assert [case.name for case in drawn] == ["new_0000", "new_0001", "new_0002"]
+    assert drawn.outcomes.tolist() == [1, 1, 1]
+    weights = read_card(trained.generator / "masks" / "flow").weights_sha256
+    table = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", dtype=str)
+    assert set(table["source_mask"]) == {weights[:16]}
+    assert set(table["draw_seed"]) == {"0"}
+    tumours = [(case.read_with_mask()[1].data == 2).sum() for case in drawn]
+    assert min(tumours) > 0
+
+
+def test_new_masks_of_one_volume(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    mask = Cohort.open(trained.crops).cases[0].read_with_mask()[1]
+    voxels = int((mask.data == 2).sum())
+    command = ("generate", "sample", trained.generator, tmp_path / "out", "--new-masks")
+    options = ("--n", 1, "--steps", 1, "--tumour-volume", voxels * mask.voxel_volume_mm3)
+    done = run(*command, *options, *tiny_options)
+    assert done.status == 0, done.stderr
+    assert "Give --training to measure how new they are." in done.stdout
+    found = Cohort.open(tmp_path / "out").cases[0].read_with_mask()[1]
+    assert (found.data == 2).sum() * found.voxel_volume_mm3 == pytest.approx(
+        voxels * mask.voxel_volume_mm3, rel=0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "Say --masks COHORT or --new-masks, and not both."),
+        (("--masks", "x", "--new-masks"), "and not both"),
+        (("--masks", "x", "--tumour-volume", 500), "belong to --new-masks"),
+        (("--new-masks", "--fold", "0/2"), "belong to --masks"),
+        (("--new-masks", "--tumour-volume", 1), "those of training have"),
+    ],
+)
+def test_masks_come_from_one_of_the_two(
+    options: tuple[Any, ...], words: str, run: Callable[..., Any], trained: Any, tmp_path: Path
+) -> None:
+    done = run("generate", "sample", trained.generator, tmp_path / "out", *options)
+    assert (done.status, done.stderr.count("\n")) == (2, 1)
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

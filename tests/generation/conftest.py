@@ -14,6 +14,7 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import Config, load_config
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.mask_train import train_mask_generator
 from neonet3d.generation.train import train_generator
 from neonet3d.types import LabelSchema
 
@@ -32,7 +33,8 @@ class Trained:
 
 
 def tiny(seed: int) -> Config:
-    loops = [f"{part}.loop.steps=3" for part in ("autoencoder", "unet", "controlnet", "detail")]
+    parts = ("autoencoder", "unet", "controlnet", "detail", "masks.autoencoder", "masks.flow")
+    loops = [f"{part}.loop.steps=3" for part in parts]
     return load_config(
         "demo",
         overrides=[
@@ -44,6 +46,12 @@ def tiny(seed: int) -> Config:
             "unet.channels=[8,16]",
             "unet.loop.batch_size=2",
             "controlnet.loop.batch_size=2",
+            "masks.autoencoder.channels=8",
+            "masks.autoencoder.loop.batch_size=2",
+            "masks.flow.channels=[8,16]",
+            "masks.flow.loop.batch_size=2",
+            "masks.steps=2",
+            "masks.volume_factor=1.0e+9",  # three steps obey no volume
             "sampler.steps=2",
         ],
         seed=seed,
@@ -93,9 +101,9 @@ def train_tiny(
         if seed not in made:
             folder = tmp_path_factory.mktemp(f"generator-{seed}") / "generator"
             fold = Fold("fold-0", patients, patients.subset([]))
-            made[seed] = Trained(
-                train_generator(fold, tiny(seed), folder), folder, fold, tiny(seed)
-            )
+            generator = train_generator(fold, tiny(seed), folder)
+            train_mask_generator(fold, tiny(seed), folder / "masks")
+            made[seed] = Trained(generator, folder, fold, tiny(seed))
         return made[seed]
 
     return train

@@ -54,16 +54,17 @@ def test_what_stands_is_not_trained_again(trained: Any, monkeypatch: pytest.Monk
         raise AssertionError("trained again")
 
     monkeypatch.setattr("neonet3d.generation.train.train_loop", never)
+    monkeypatch.setattr("neonet3d.generation.mask_train.train_loop", never)
     before = weights(trained.folder)
     train_generator(trained.fold, trained.config, trained.folder)
     assert weights(trained.folder) == before
 
 
-@pytest.mark.parametrize("deaths", [(1, 5, 9)])
+@pytest.mark.parametrize("deaths", [(1, 5, 9, 13, 17)])
 def test_a_killed_training_ends_in_the_same_bytes(
     deaths: tuple[int, ...], trained: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three trainings of three steps, each killed once in the midst."""
+    """Five trainings of three steps, each killed once in the midst."""
     steps_done = 0
     true_rate = loop.learning_rate
 
@@ -82,7 +83,7 @@ def test_a_killed_training_ends_in_the_same_bytes(
             train_generator(trained.fold, trained.config, folder)
         assert list(folder.rglob(".state.safetensors"))
     train_generator(trained.fold, trained.config, folder)
-    assert steps_done == 9 + len(deaths)
+    assert steps_done == 15 + len(deaths)
     assert weights(folder) == weights(trained.folder)
     assert not list(folder.rglob(".state.safetensors"))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neonet3d.cli.fidelity import show_scores
+from neonet3d.cli.new_masks import NewMasks, draw_new_masks
 from neonet3d.cli.options import (
     AsJson,
     CohortPath,
@@ -61,6 +62,7 @@ def train(
     """
     from neonet3d.engine.artefact import read_card
     from neonet3d.generation.audit import audit_copying
+    from neonet3d.generation.mask_train import train_mask_generator
     from neonet3d.generation.train import train_generator
 
     settings = resolve(preset, config, overrides, seed)
@@ -69,6 +71,7 @@ def train(
         _show_forecast(division, settings, as_json=as_json)
         return
     generator = train_generator(division, settings, out)
+    train_mask_generator(division, settings, out / "masks")
     facts = read_card(out / "autoencoder").facts
     copying = audit_copying(generator, division.training, division.held_out, seed=settings.seed)
     show(
@@ -93,17 +96,40 @@ def sample(
     model: ModelPath,
     out: OutPath,
     masks: Annotated[
-        Path, typer.Option(help="Cohort whose masks steer the images.", show_default=False)
-    ],
+        Path | None, typer.Option(help="Cohort whose masks steer the images.", show_default=False)
+    ] = None,
+    new_masks: Annotated[
+        bool, typer.Option("--new-masks", help="Draw masks that no patient had, instead.")
+    ] = False,
     n: Annotated[
         int | None,
-        typer.Option(help="Volumes; one per mask by default.", min=1, show_default=False),
+        typer.Option(
+            help="Volumes; one per mask by default, as many as training cases for new masks.",
+            min=1,
+            show_default=False,
+        ),
     ] = None,
     label: Annotated[
         str | None,
         typer.Option(
             metavar="NAME=0|1",
             help="Outcome of every volume, e.g. pni=1; by default that of the mask's patient.",
+            show_default=False,
+        ),
+    ] = None,
+    tumour_volume: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MM3",
+            help="Of every new mask; by default as in training.",
+            min=0,
+            show_default=False,
+        ),
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cohort the generator was trained on, to measure how new the masks are.",
             show_default=False,
         ),
     ] = None,
@@ -120,9 +146,21 @@ def sample(
     from neonet3d.generation.generator import LatentGenerator
     from neonet3d.generation.sample import sample_cohort
 
+    if (masks is None) != new_masks:
+        raise InputError("Say --masks COHORT or --new-masks, and not both.")
+    if not new_masks and (tumour_volume is not None or training is not None):
+        raise InputError("--tumour-volume and --training belong to --new-masks. Leave them out.")
+    if new_masks and (fold is not None or splits is not None):
+        raise InputError("--fold and --splits belong to --masks. Leave them out.")
     settings = resolve(preset, config, overrides, seed)
     sampler = settings.sampler.model_copy(update={"steps": steps} if steps else {})
     generator = LatentGenerator.load(model)
+    outcome = _label(label, generator.card.outcome)
+    if masks is None:
+        wanted = NewMasks(n, outcome, tumour_volume, training)
+        found, sentence = draw_new_masks(generator, model, out, sampler, wanted, seed=settings.seed)
+        show({"cohort": str(out)} | found, as_json=as_json, sentence=f"{out}: {sentence}")
+        return
     cohort = sample_cohort(
         generator,
         cases_to_apply(masks, fold, settings.seed, splits),
@@ -130,7 +168,7 @@ def sample(
         sampler,
         seed=settings.seed,
         n=n,
-        label=_label(label, generator.card.outcome),
+        label=outcome,
     )
     show(
         {"cohort": str(out), "cases": len(cohort)},

@@ -178,6 +178,27 @@ def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) ->
     )
 
 
+def load_label_maps(
+    cohort: Cohort, grid: Grid
+) -> tuple[UInt8[Tensor, "n x y z"], Float[Tensor, "n 3"]]:
+    """Masks alone, each centred on the grid, and their log scales.
+
+    Raises:
+        InputError: a case without a mask, or a whole scan.
+    """
+    maps, spacings = [], []
+    for case in cohort:
+        mask = case.read_mask()
+        if mask is None:
+            raise InputError(
+                f"{case.name} has no mask to draw an image for. Choose cases with masks."
+            )
+        window = patch_window(mask, grid, name=case.name)
+        spacings.append(window.grid.spacing_mm)
+        maps.append(resample_label_map(mask, window, n_classes=len(cohort.schema)))
+    return torch.from_numpy(np.stack(maps)), log_scale(spacings, grid)
+
+
 def log_scale(spacings_mm: Sequence[Triple], grid: Grid) -> Float[Tensor, "n 3"]:
     """Logarithms of voxel sizes over those of a grid."""
     return (torch.tensor(spacings_mm) / torch.tensor(grid.spacing_mm)).log()

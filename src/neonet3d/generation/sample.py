@@ -11,12 +11,12 @@ from jaxtyping import Float, UInt8
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.geometry import resample_label_map
-from neonet3d.cohort.patches import log_scale, patch_window
+from neonet3d.cohort.patches import load_label_maps
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import SamplerConfig
 from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.mask_generator import DrawnMasks, MaskGenerator
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SyntheticCase:
 
     Attributes:
         image: in units of the reference intensity (liver median = 1).
-        source: SHA-256 of the case that gave the mask.
+        source: SHA-256 of the case that gave the mask, or of the weights that drew it.
         seed: of the draw.
     """
 
@@ -56,18 +56,7 @@ def masks_on_grid(
         InputError: other classes, or a case without a mask.
     """
     generator.card.refuse_other_classes(masks.schema)
-    grid = generator.card.grid
-    maps, spacings = [], []
-    for case in masks:
-        mask = case.read_mask()
-        if mask is None:
-            raise InputError(
-                f"{case.name} has no mask to draw an image for. Choose cases with masks."
-            )
-        window = patch_window(mask, grid, name=case.name)
-        spacings.append(window.grid.spacing_mm)
-        maps.append(resample_label_map(mask, window, n_classes=len(masks.schema)))
-    return torch.from_numpy(np.stack(maps)), log_scale(spacings, grid)
+    return load_label_maps(masks, generator.card.grid)
 
 
 def sample_cohort(
@@ -97,29 +86,91 @@ def sample_cohort(
     outcomes = [label if label is not None else (c.outcome if known else None) for c in cases]
     rows = [i % len(masks) for i in range(n)]
     label_maps, scales = (of_mask[rows] for of_mask in masks_on_grid(generator, masks))
+    names = [
+        case.name if rounds[i] == 0 else f"{case.name}-{rounds[i] + 1}"
+        for i, case in enumerate(cases)
+    ]
+    sources = [case.digest() for case in cases]
+    return _write_pairs(
+        generator, _Plan(names, label_maps, scales, outcomes, sources), out, sampler, seed=seed
+    )
+
+
+def sample_new_masks(
+    generator: LatentGenerator,
+    masks: MaskGenerator,
+    out: Path,
+    sampler: SamplerConfig,
+    *,
+    seed: int,
+    n: int,
+    label: int | None = None,
+    tumour_volume_mm3: float | None = None,
+) -> tuple[Cohort, DrawnMasks]:
+    """Draw ``n`` label maps, then an image for each, and write the pairs.
+
+    Args:
+        label: outcome of every case; by default drawn from the training fold.
+        tumour_volume_mm3: of every case; by default drawn from the training fold.
+
+    Raises:
+        InputError: masks of another training, or an outcome or volume that it does not have.
+        RunError: a map whose tumour is not as asked in ``masks.attempts`` draws.
+    """
+    if masks.card.training_cases != generator.card.training_cases:
+        raise InputError(
+            "The mask generator was trained on other cases than the image generator. "
+            "Use the two of one training."
+        )
+    drawn = masks.sample(n, seed=seed, outcome=label, tumour_volume_mm3=tumour_volume_mm3)
+    plan = _Plan(
+        names=[f"new_{i:04d}" for i in range(n)],
+        label_maps=drawn.label_maps,
+        log_scale=drawn.log_scale,
+        outcomes=[None if outcome < 0 else outcome for outcome in drawn.outcomes.tolist()],
+        sources=[masks.card.weights_sha256] * n,
+    )
+    return _write_pairs(generator, plan, out, sampler, seed=seed), drawn
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The cases to draw an image for."""
+
+    names: list[str]
+    label_maps: UInt8[torch.Tensor, "n x y z"]
+    log_scale: Float[torch.Tensor, "n 3"]
+    outcomes: list[int | None]
+    sources: list[str]
+
+
+def _write_pairs(
+    generator: LatentGenerator, plan: _Plan, out: Path, sampler: SamplerConfig, *, seed: int
+) -> Cohort:
     images = generator.sample(
-        label_maps,
-        torch.tensor([-1 if outcome is None else outcome for outcome in outcomes]),
+        plan.label_maps,
+        torch.tensor([-1 if outcome is None else outcome for outcome in plan.outcomes]),
         steps=sampler.steps,
         guidance=sampler.guidance,
         seed=seed,
-        log_scale=scales,
+        log_scale=plan.log_scale,
     )
     with new_folder(out) as folder:
         writer = CohortWriter(
             folder,
-            masks.schema,
+            generator.card.schema_,
             outcome_name=generator.card.outcome,
             channel="synthetic",
             durable=False,
         )
-        for i, case in enumerate(cases):
+        for i, name in enumerate(plan.names):
+            scale = plan.log_scale[i]
             made = SyntheticCase(
-                name=case.name if rounds[i] == 0 else f"{case.name}-{rounds[i] + 1}",
-                image=as_volume(generator, images[i].numpy(), scales[i]),
-                label_map=as_volume(generator, label_maps[i].numpy(), scales[i]),
-                outcome=outcomes[i],
-                source=case.digest(),
+                name=name,
+                image=as_volume(generator, images[i].numpy(), scale),
+                label_map=as_volume(generator, plan.label_maps[i].numpy(), scale),
+                outcome=plan.outcomes[i],
+                source=plan.sources[i],
                 seed=seed,
             )
             writer.add(

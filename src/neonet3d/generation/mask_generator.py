@@ -1,0 +1,229 @@
+"""MaskGenerator: draws label maps that no patient had, for an outcome and a tumour volume.
+
+Latent diffusion of the whole map: a rectified flow on the latents of a categorical autoencoder
+(``mask_autoencoder.py``), with the networks and the objective of the image flow. A drawn map is
+decoded by argmax and cleaned of stray pieces. Its tumour is grown or shrunk to the volume asked
+for; where it is too far from it, or cannot be, the map is drawn again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.patches import load_label_maps
+from neonet3d.config import MaskAutoencoderConfig, MasksConfig
+from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
+from neonet3d.engine.device import fabric
+from neonet3d.errors import InputError, RunError
+from neonet3d.generation.condition import Condition
+from neonet3d.generation.flow import Velocity, euler
+from neonet3d.generation.generator import SAMPLE_BATCH, latent_shape
+from neonet3d.generation.lesion_edit import resize_tumour
+from neonet3d.generation.mask_autoencoder import MaskAutoencoder
+from neonet3d.generation.mask_statistics import (
+    N_NUMBERS,
+    MaskConditions,
+    MaskStatistics,
+    tumour_volumes_mm3,
+)
+from neonet3d.generation.unet import FlowUNet
+from neonet3d.metrics.mask_novelty import MaskNovelty, mask_novelty
+from neonet3d.types import LabelMap
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """New label maps on the generator's grid.
+
+    Attributes:
+        outcomes: (n,) that they were drawn for; -1 where none was said.
+        log_scale: (n, 3) as ``Patches.log_scale``.
+        volumes_mm3: (n,) of their tumours, as asked for to a voxel.
+        redrawn: how many draws were refused on the way.
+    """
+
+    label_maps: UInt8[Tensor, "n x y z"]
+    outcomes: Int[Tensor, " n"]
+    log_scale: Float[Tensor, "n 3"]
+    volumes_mm3: Float[Tensor, " n"]
+    redrawn: int
+
+
+class MaskFlow(nn.Module):
+    """What ``masks/flow`` holds: the flow, and the statistics that its conditions come from."""
+
+    def __init__(self, card: ArtefactCard) -> None:
+        super().__init__()
+        config = card.settings(MasksConfig)
+        channels = config.autoencoder.latent_channels
+        self.unet = FlowUNet(channels, latent_shape(card), config.flow, N_NUMBERS)
+        self.statistics = MaskStatistics(len(card.training_cases), len(card.classes))
+
+
+class MaskGenerator(nn.Module):
+    """Label maps for an outcome and a tumour volume.
+
+    Example:
+        >>> masks = MaskGenerator.load("model/masks")              # doctest: +SKIP
+        >>> drawn = masks.sample(8, seed=0, outcome=1)             # doctest: +SKIP
+    """
+
+    def __init__(self, autoencoder: MaskAutoencoder, flow: MaskFlow, card: ArtefactCard) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.unet = flow.unet
+        self.statistics = flow.statistics
+        self.config = card.settings(MasksConfig)
+        self.card = card
+
+    @classmethod
+    def load(cls, folder: Path | str) -> MaskGenerator:
+        """Load both parts of a folder and check that they belong together.
+
+        Raises:
+            InputError: a part is missing, damaged, or was trained on another part.
+        """
+        folder = Path(folder)
+        autoencoder, parent = load_mask_autoencoder(folder / "autoencoder")
+        card = read_card(folder / "flow", kind="MaskFlow")
+        if card.parents.get("autoencoder") != parent.weights_sha256:
+            raise InputError(
+                f"{folder / 'flow'} was trained on another autoencoder than the one beside it. "
+                "Keep the parts of one training together."
+            )
+        flow = MaskFlow(card)
+        load_weights(folder / "flow", flow, card)
+        model = cls(autoencoder, flow, card).eval()
+        fabric().to_device(model.autoencoder)
+        fabric().to_device(model.unet)  # the statistics stay on the CPU
+        return model
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        outcome: int | None = None,
+        tumour_volume_mm3: float | None = None,
+    ) -> DrawnMasks:
+        """Draw ``n`` label maps.
+
+        Args:
+            outcome: of all of them; by default drawn from the training fold with the volume.
+            tumour_volume_mm3: of all of them; by default drawn from the training fold.
+
+        Raises:
+            InputError: an outcome or a volume that the training fold does not have.
+            RunError: a map whose tumour is not as asked in ``masks.attempts`` draws.
+        """
+        if self.card.outcome is None and outcome is not None:
+            raise InputError("The mask generator was trained without outcomes.")
+        generator = torch.Generator().manual_seed(seed)
+        wanted = self.statistics.draw(n, generator, outcome=outcome, volume_mm3=tumour_volume_mm3)
+        maps = torch.zeros(n, *self.card.grid.shape, dtype=torch.uint8)
+        pending, drawn = torch.arange(n), 0
+        for _ in range(self.config.attempts):
+            if len(pending) == 0:
+                break
+            refused = []
+            fresh = self._draw(_rows(wanted, pending), generator)
+            for row, new in zip(pending.tolist(), fresh.numpy(), strict=True):
+                scale = wanted.log_scale[row].exp().numpy()
+                fitted = self._fitted(new, float(wanted.volumes_mm3[row]), scale)
+                if fitted is None:
+                    refused.append(row)
+                else:
+                    maps[row] = torch.from_numpy(fitted)
+            drawn += len(pending)
+            pending = torch.tensor(refused, dtype=torch.long)
+        if len(pending):
+            asked = ", ".join(f"{v:.0f}" for v in wanted.volumes_mm3[pending][:3].tolist())
+            raise RunError(
+                f"{len(pending)} of {n} label maps had no tumour near the volume asked for "
+                f"({asked} mm3) in {self.config.attempts} draws. Train the mask generator longer."
+            )
+        return DrawnMasks(
+            maps, wanted.outcomes, wanted.log_scale, self._volumes(maps, wanted), drawn - n
+        )
+
+    def training_cases_of(self, cohort: Cohort) -> Cohort:
+        """Those cases of a cohort that trained this generator.
+
+        Raises:
+            InputError: one of them is not there.
+        """
+        seen = set(self.card.training_cases)
+        found = cohort.subset(case for case in cohort if case.digest() in seen)
+        missing = len(seen - {case.digest() for case in found})
+        if missing:
+            raise InputError(
+                f"{cohort.root} lacks {missing} of the {len(seen)} cases that trained the mask "
+                "generator. Give the cohort that it was trained on."
+            )
+        return found
+
+    def novelty(self, drawn: DrawnMasks, training: Cohort) -> MaskNovelty:
+        """How like the drawn maps are to those of training, and those to each other."""
+        maps, _ = load_label_maps(training, self.card.grid)
+        patients = [case.participant for case in training]
+        n_classes = len(self.card.classes)
+        return mask_novelty(drawn.label_maps.numpy(), maps.numpy(), patients, n_classes)
+
+    @torch.inference_mode()
+    def _draw(self, wanted: MaskConditions, generator: torch.Generator) -> UInt8[Tensor, "n x y z"]:
+        here, steps, maps = fabric(), self.config.steps, []
+        numbers = self.statistics.numbers(wanted)
+        shape = (self.autoencoder.latent_mean.numel(), *latent_shape(self.card))
+        for part in torch.arange(len(numbers)).split(SAMPLE_BATCH):
+            told = Condition.of(
+                here.to_device(wanted.outcomes[part]), here.to_device(numbers[part])
+            )
+            noise = here.to_device(torch.randn(len(part), *shape, generator=generator))
+            with here.autocast():
+                latent = euler(self._velocity(told), noise, steps)
+                maps.append(self.autoencoder.decode(latent).argmax(1).to(torch.uint8).cpu())
+        spacing_mm = self.card.grid.spacing_mm
+        cleaned = [self.statistics.cleaned(m, spacing_mm) for m in torch.cat(maps).numpy()]
+        return torch.from_numpy(np.stack(cleaned))
+
+    def _velocity(self, told: Condition) -> Velocity:
+        return lambda x, t: self.unet(x, t, told)
+
+    def _fitted(
+        self, label_map: LabelMap, asked_mm3: float, scale: Float[np.ndarray, 3]
+    ) -> LabelMap | None:
+        """The map with its tumour at the volume asked for; None where it is too far from it."""
+        schema, (x, y, z) = self.card.schema_, self.card.grid.spacing_mm * scale
+        voxels = int((label_map == schema.value("tumour")).sum()) if "tumour" in schema else 0
+        if asked_mm3 == 0 or voxels == 0:
+            return label_map if voxels == asked_mm3 == 0 else None
+        if abs(np.log(voxels * x * y * z / asked_mm3)) > np.log(self.config.volume_factor):
+            return None
+        try:
+            return resize_tumour(label_map, schema, (float(x), float(y), float(z)), asked_mm3)
+        except RunError:
+            return None
+
+    def _volumes(self, maps: Tensor, wanted: MaskConditions) -> Float[Tensor, " n"]:
+        schema, spacing_mm = self.card.schema_, self.card.grid.spacing_mm
+        return tumour_volumes_mm3(maps, schema, spacing_mm, wanted.log_scale)
+
+
+def load_mask_autoencoder(folder: Path) -> tuple[MaskAutoencoder, ArtefactCard]:
+    """A trained autoencoder of label maps, frozen, on the device."""
+    card = read_card(folder, kind="MaskAutoencoder")
+    model = MaskAutoencoder(card.settings(MaskAutoencoderConfig), len(card.classes))
+    load_weights(folder, model, card)
+    fabric().to_device(model)
+    return model.eval().requires_grad_(False), card
+
+
+def _rows(wanted: MaskConditions, rows: Tensor) -> MaskConditions:
+    return MaskConditions(wanted.outcomes[rows], wanted.volumes_mm3[rows], wanted.log_scale[rows])

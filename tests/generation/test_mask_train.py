@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from neonet3d.cohort.cohort import Cohort, CohortWriter
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.volume import Volume
+from neonet3d.config import Config
+from neonet3d.engine.artefact import read_card
+from neonet3d.errors import InputError, RunError
+from neonet3d.generation.mask_generator import MaskGenerator
+from neonet3d.generation.mask_train import train_mask_generator
+from neonet3d.types import LabelSchema
+
+VOXEL_MM3 = 8.0
+TUMOUR = 3
+
+
+def everyone(cohort: Cohort) -> Fold:
+    return Fold("fold-0", cohort, cohort.subset([]))
+
+
+MASK_PARTS = ("autoencoder", "flow")
+
+
+def longer(config: Config, **changes: Any) -> Config:
+    """Enough steps for a tumour in the middle of a liver."""
+
+    def steps(section: Any, n: int) -> Any:
+        loop = section.loop.model_copy(update={"steps": n, "learning_rate": 5e-3})
+        return section.model_copy(update={"loop": loop})
+
+    masks = config.masks
+    update = {
+        "autoencoder": steps(masks.autoencoder, 150),
+        "flow": steps(masks.flow, 150),
+        "volume_factor": 4.0,
+        **changes,
+    }
+    return config.model_copy(update={"masks": masks.model_copy(update=update)})
+
+
+@pytest.fixture(scope="module")
+def masks(
+    patients: Cohort,
+    tiny_config: Callable[[int], Config],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> MaskGenerator:
+    folder = tmp_path_factory.mktemp("masks")
+    return train_mask_generator(everyone(patients), longer(tiny_config(0)), folder)
+
+
+def test_both_parts_are_artefacts_of_one_training(trained: Any) -> None:
+    folder = trained.folder / "masks"
+    autoencoder, flow = read_card(folder / "autoencoder"), read_card(folder / "flow")
+    assert flow.parents == {"autoencoder": autoencoder.weights_sha256}
+    assert flow.training_cases == trained.generator.card.training_cases
+    assert flow.grid == trained.generator.card.grid
+    assert set(autoencoder.facts["training_dice"]) == {"liver", "portal_vein", "tumour"}
+
+
+def test_tumours_have_the_volume_asked_for(masks: MaskGenerator) -> None:
+    drawn = masks.sample(6, seed=0, outcome=1, tumour_volume_mm3=1400)
+    maps = drawn.label_maps.numpy()
+    assert maps.shape == (6, 24, 16, 16)
+    assert drawn.outcomes.tolist() == [1] * 6
+    assert ((maps == TUMOUR).sum((1, 2, 3)) == 1400 / VOXEL_MM3).all()
+    np.testing.assert_allclose(drawn.volumes_mm3, 1400)
+    for label_map in maps:
+        assert ndimage.label(label_map == TUMOUR, np.ones((3, 3, 3)))[1] == 1
+    assert len({m.tobytes() for m in maps}) == 6
+
+
+def test_the_seed_decides(masks: MaskGenerator) -> None:
+    first, again, other = (masks.sample(3, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.label_maps, again.label_maps)
+    assert not np.array_equal(first.label_maps, other.label_maps)
+    assert set(first.outcomes.tolist()) <= {0, 1}
+
+
+def test_how_new_they_are_is_measured_on_the_training_cases(
+    masks: MaskGenerator, patients: Cohort
+) -> None:
+    drawn = masks.sample(3, seed=0)
+    novelty = masks.novelty(drawn, masks.training_cases_of(patients))
+    assert (novelty.drawn.shape, novelty.training.shape) == ((3,), (len(patients),))
+    assert (novelty.drawn < 1).all()
+    with pytest.raises(InputError, match="lacks 2 of the 6 cases"):
+        masks.training_cases_of(patients.subset(patients.cases[2:]))
+
+
+def test_what_it_was_not_trained_for_is_refused(masks: MaskGenerator) -> None:
+    with pytest.raises(InputError, match="those of training have"):
+        masks.sample(1, seed=0, tumour_volume_mm3=1e7)
+    blind = MaskGenerator.__new__(MaskGenerator)
+    blind.__dict__.update(masks.__dict__)
+    blind.card = masks.card.model_copy(update={"outcome": None})
+    with pytest.raises(InputError, match="without outcomes"):
+        blind.sample(1, seed=0, outcome=1)
+
+
+def test_it_gives_up_where_no_tumour_is_near_the_volume(masks: MaskGenerator) -> None:
+    strict = MaskGenerator.__new__(MaskGenerator)
+    strict.__dict__.update(masks.__dict__)
+    strict.config = masks.config.model_copy(update={"volume_factor": 1.0, "attempts": 2})
+    with pytest.raises(RunError, match=r"2 of 2 label maps .* in 2 draws"):
+        strict.sample(2, seed=0, tumour_volume_mm3=1401.5)
+
+
+def test_parts_of_two_trainings_do_not_mix(
+    masks: MaskGenerator, trained: Any, train_tiny: Callable[[int], Any], tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    (mixed / "flow").symlink_to(trained.folder / "masks" / "flow")
+    (mixed / "autoencoder").symlink_to(train_tiny(1).folder / "masks" / "autoencoder")
+    with pytest.raises(InputError, match="trained on another autoencoder"):
+        MaskGenerator.load(mixed)
+
+
+def test_organs_without_a_tumour_or_outcome(
+    tiny_config: Callable[[int], Config], tmp_path: Path
+) -> None:
+    schema = LabelSchema(("background", "anterior", "posterior"))
+    writer = CohortWriter(tmp_path / "organs", schema, outcome_name=None, channel="MR")
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        data = np.zeros((24, 16, 16), np.uint8)
+        data[4:12, 3 + i : 12, 4:12] = 1
+        data[12:20, 3 + i : 12, 4:12] = 2
+        image = rng.normal(100, 5, data.shape).astype(np.float32)
+        writer.add(f"p{i}", Volume(image, np.eye(4)), Volume(data, np.eye(4)))
+    generator = train_mask_generator(
+        everyone(writer.finish()), longer(tiny_config(0)), tmp_path / "model"
+    )
+    drawn = generator.sample(4, seed=0)
+    assert drawn.outcomes.tolist() == [-1] * 4
+    assert drawn.redrawn == 0
+    assert set(np.unique(drawn.label_maps)) <= {0, 1, 2}
+    with pytest.raises(InputError, match="hold no tumour"):
+        generator.sample(1, seed=0, tumour_volume_mm3=500)
+
+
+def test_a_held_out_mask_has_no_part_in_it(
+    patients: Cohort, tiny_config: Callable[[int], Config], tmp_path: Path
+) -> None:
+    """Other masks and labels of the held-out cases: the same bytes."""
+    names = [case.name for case in patients][4:]
+    files = {}
+    for what, altered in (("as it is", ()), ("held out", names), ("training", ["patient_0"])):
+        cohort = flipped(patients, altered, tmp_path / what)
+        training = cohort.subset([case for case in cohort if case.name not in names])
+        fold = Fold("fold-0", training, cohort.subset([c for c in cohort if c.name in names]))
+        out = tmp_path / f"{what}-model"
+        train_mask_generator(fold, tiny_config(0), out)
+        files[what] = [(out / part / "model.safetensors").read_bytes() for part in MASK_PARTS]
+    assert files["held out"] == files["as it is"]
+    for changed, before in zip(files["training"], files["as it is"], strict=True):
+        assert changed != before
+
+
+def flipped(cohort: Cohort, names: Sequence[str], out: Path) -> Cohort:
+    """The cohort with masks upside down and labels turned for these cases."""
+    writer = CohortWriter(out, cohort.schema, outcome_name="pni", channel="HBP", durable=False)
+    for case in cohort:
+        image, mask = case.read_with_mask()
+        assert case.outcome is not None
+        turn = case.name in names
+        data = np.ascontiguousarray(mask.data[:, ::-1]) if turn else mask.data
+        outcome = 1 - case.outcome if turn else case.outcome
+        writer.add(case.name, image, mask.with_data(data), outcome=outcome)
+    return writer.finish()
