@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 from scipy.fft import dctn
 
-from neonet3d.generation.flow import euler, heun, interpolate
+from neonet3d.generation.flow import euler, exponential, heun, interpolate
 from neonet3d.generation.gaussian import GaussianVelocity, cosine_matrix
 
 SHAPE = (6, 4, 3)
@@ -105,3 +106,48 @@ def test_the_flow_carries_noise_to_the_fitted_spectrum() -> None:
 
 def test_only_the_spectrum_is_saved() -> None:
     assert list(GaussianVelocity(2, SHAPE).state_dict()) == ["variance"]
+
+
+def followed(
+    field: GaussianVelocity, x: torch.Tensor, excess: torch.Tensor, *ends: float
+) -> torch.Tensor:
+    """The ODE with a constant excess, in many small steps."""
+    for now, after in pairwise(torch.linspace(*ends, 2001)):
+        ahead = x + 0.5 * (after - now) * (field(x, now.expand(len(x))) + excess)
+        middle = field(ahead, ((now + after) / 2).expand(len(x))) + excess
+        x = x + (after - now) * middle
+    return x
+
+
+def test_a_step_of_any_length_is_exact() -> None:
+    field, x = with_spectrum(spectrum()), draw(2)
+    for excess, now, after in ((torch.zeros_like(x), 1.0, 0.0), (draw(2, seed=7), 0.8, 0.3)):
+        ends = torch.tensor(now), torch.tensor(after)
+        once = field.step(x, excess, *ends)
+        torch.testing.assert_close(
+            once, followed(field, x, excess, now, after), rtol=1e-3, atol=1e-3
+        )
+        middle = torch.tensor((now + after) / 2)
+        twice = field.step(field.step(x, excess, ends[0], middle), excess, middle, ends[1])
+        torch.testing.assert_close(twice, once, rtol=1e-4, atol=1e-4)
+
+
+def test_one_exponential_step_is_enough_for_a_gaussian_field() -> None:
+    field, x = with_spectrum(spectrum()), draw(2)
+    torch.testing.assert_close(
+        exponential(field, field, x, 1), exponential(field, field, x, 8), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_the_exponential_sampler_is_of_second_order() -> None:
+    field, x = with_spectrum(spectrum()), draw(2)
+
+    def velocity(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return field(x, t) + torch.sin(3 * t).view(-1, 1, 1, 1, 1) * torch.tanh(x)
+
+    exact = exponential(velocity, field, x, 1024)
+    errors = [
+        float((exponential(velocity, field, x, steps) - exact).abs().max()) for steps in (16, 32)
+    ]
+    assert errors[0] / errors[1] > 3.2
+    assert errors[1] < float((euler(velocity, x, 32) - exact).abs().max()) / 5
