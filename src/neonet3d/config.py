@@ -152,13 +152,20 @@ class MasksConfig(Section):
     attempts: PositiveInt
 
 
+SamplerName = Literal["exponential", "euler", "heun"]
+
+
 class SamplerConfig(Section):
+    """How the flow is integrated (``generation/flow.py``)."""
+
+    method: SamplerName
     steps: PositiveInt
     guidance: float = Field(ge=1)
+    mask_guidance: float = Field(ge=1)
 
 
 class BalanceConfig(Section):
-    mode: Literal["rare_class", "both_classes"]
+    mode: Literal["rare_class", "both_classes", "pretrain"]
     synthetic_share: float = Field(ge=0, lt=1)
     adherence_quantile: float = Fraction
     attempts: PositiveInt

@@ -41,12 +41,14 @@ def recipe(mode: str, share: float = 0.33) -> BalanceConfig:
         ("both_classes", 0.5, (20, 8), Wanted(20, 32)),
         ("both_classes", 0.0, (20, 8), Wanted(0, 12)),
         ("both_classes", 0.33, (9, 9), Wanted(5, 5)),
+        ("pretrain", 0.33, (20, 8), Wanted(20, 20)),
     ],
 )
 def test_plan(mode: str, share: float, real: tuple[int, int], wanted: Wanted) -> None:
     planned = plan_balance(*real, recipe(mode, share))
     assert planned == wanted
-    assert real[0] + planned.negative == real[1] + planned.positive
+    kept = (0, 0) if mode == "pretrain" else real
+    assert kept[0] + planned.negative == kept[1] + planned.positive
     if mode == "both_classes":
         assert (
             min(planned.negative, planned.positive)

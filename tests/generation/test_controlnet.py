@@ -71,7 +71,7 @@ def test_begins_as_the_unet_bit_for_bit(
 ) -> None:
     maps = torch.randint(K, label_maps(2).shape, dtype=torch.uint8)
     plain = unet(x, T, LABEL)
-    assert torch.equal(unet(x, T, LABEL, controlnet(x, T, LABEL, maps)), plain)
+    assert torch.equal(unet(x, T, LABEL, controlnet(x, T, LABEL, controlnet.hint_of(maps))), plain)
 
 
 @pytest.mark.parametrize("place", ["fine", "coarse", "middle"])
@@ -82,7 +82,7 @@ def test_each_state_has_its_own_way_out(
     layer = controlnet.get_submodule(f"out_{place}")
     assert isinstance(layer, torch.nn.Conv3d)
     torch.nn.init.normal_(layer.weight)
-    states = controlnet(x, T, LABEL, label_maps(2))
+    states = controlnet(x, T, LABEL, controlnet.hint_of(label_maps(2)))
     for name in ("fine", "coarse", "middle"):
         assert bool(getattr(states, name).any()) == (name == place)
 
@@ -107,8 +107,8 @@ def test_a_vein_one_voxel_wide_reaches_the_latent(
     shake(controlnet)
     with_vein = label_maps(2)
     with_vein[:, 3:21, 9, 6] = VEIN
-    plain = unet(x, T, LABEL, controlnet(x, T, LABEL, label_maps(2)))
-    change = unet(x, T, LABEL, controlnet(x, T, LABEL, with_vein)) - plain
+    plain = unet(x, T, LABEL, controlnet(x, T, LABEL, controlnet.hint_of(label_maps(2))))
+    change = unet(x, T, LABEL, controlnet(x, T, LABEL, controlnet.hint_of(with_vein))) - plain
     assert float(change.abs().max()) > 1e-3 * float(plain.std())
 
 
@@ -119,7 +119,7 @@ def test_no_place_in_a_latent_voxel_is_blind(controlnet: ControlNet) -> None:
     for place in range(64):
         i, j, k = place // 16, place // 4 % 4, place % 4
         maps[place, 8 + i, 8 + j, 8 + k] = VEIN
-    hint = controlnet.hint(space_to_depth(one_hot(maps, K)))
+    hint = controlnet.hint_of(maps)
     assert hint.shape[2:] == LATENT
     seen = (hint[:64] - hint[64:]).abs().amax(1)[:, 2, 2, 2]
     assert float(seen.min()) > 1e-4
@@ -131,9 +131,9 @@ def test_the_mask_of_one_case_does_not_steer_another(
 ) -> None:
     shake(controlnet)
     maps = label_maps(2)
-    before = controlnet(x, T, LABEL, maps)
+    before = controlnet(x, T, LABEL, controlnet.hint_of(maps))
     maps[1] = VEIN
-    after = controlnet(x, T, LABEL, maps)
+    after = controlnet(x, T, LABEL, controlnet.hint_of(maps))
     assert torch.equal(after.fine[0], before.fine[0])
     assert not torch.equal(after.fine[1], before.fine[1])
 

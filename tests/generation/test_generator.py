@@ -12,7 +12,9 @@ import torch
 
 from neonet3d.cohort.patches import load_patches
 from neonet3d.errors import InputError
+from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.latent_flow import latent_shape
 
 PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "detail")
 
@@ -124,6 +126,36 @@ def test_guidance_pushes_away_from_no_label(trained: Any, label_maps: torch.Tens
         for scale in (1.0, 3.0)
     )
     torch.testing.assert_close(first, second, rtol=0, atol=0.02)
+
+
+def test_mask_and_label_are_guided_apart(trained: Any, label_maps: torch.Tensor) -> None:
+    """Weights of 1 are the conditional velocity, and 0 and 0 would be the U-Net alone."""
+    g, n = trained.generator, len(label_maps)
+    told = Condition.of(torch.ones(n, dtype=torch.long), torch.zeros(n, N_SCALES))
+    x = torch.randn(n, 4, *latent_shape(g.card), generator=torch.Generator().manual_seed(1))
+    t = torch.full((n,), 0.6)
+    with torch.no_grad():
+        hint = g.controlnet.hint_of(label_maps)
+        both = g.unet(x, t, told, g.controlnet(x, t, told, hint))
+        nobody = told.without_label()
+        mask = g.unet(x, t, nobody, g.controlnet(x, t, nobody, hint))
+        neither = g.unet(x, t, nobody)
+        for a, b in ((1, 1), (1, 3), (2, 1), (2, 3)):
+            found = g.velocity(label_maps, told, guidance=b, mask_guidance=a)(x, t)
+            expected = neither + a * (mask - neither) + b * (both - mask)
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun", "exponential"])
+def test_every_sampler_comes_to_the_same_end(
+    method: str, trained: Any, label_maps: torch.Tensor
+) -> None:
+    labels = torch.ones(6, dtype=torch.long)
+    found, fine = (
+        trained.generator.sample(label_maps, labels, steps=n, seed=0, method=name)
+        for name, n in ((method, 16), ("heun", 64))
+    )
+    assert float((found - fine).square().mean().sqrt()) < 0.05 * float(fine.std())
 
 
 def test_psnr(trained: Any) -> None:

@@ -16,7 +16,7 @@ from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.sample import as_volume, masks_on_grid, sample_cohort
 from neonet3d.types import LabelSchema
 
-SAMPLER = SamplerConfig(steps=2, guidance=1.0)
+SAMPLER = SamplerConfig(method="exponential", steps=2, guidance=1.0, mask_guidance=1.0)
 
 
 def without_outcomes(g: LatentGenerator) -> LatentGenerator:

@@ -133,7 +133,9 @@ def sample(
             show_default=False,
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Euler steps; the preset's by default.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of the flow; the preset's by default.")
+    ] = None,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
     preset: Preset = "cpu",

@@ -253,7 +253,8 @@ def velocity_loss(
     t = torch.full((len(z),), TIME, device=z.device)
     x = interpolate(residual, e, t)
     with here.autocast():
-        velocity = generator.unet(x, t, condition, generator.controlnet(x, t, condition, maps))
+        hint = generator.controlnet.hint_of(maps)
+        velocity = generator.unet(x, t, condition, generator.controlnet(x, t, condition, hint))
     error = (velocity.float() - (e - residual)).square() * gain
     return error.mean((1, 2, 3, 4)).cpu()
 

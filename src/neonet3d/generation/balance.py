@@ -1,9 +1,10 @@
 """Balancing a training fold with synthetic cases, behind a quality gate.
 
-Two ways. ``rare_class`` fills the rarer class to 1:1, as the NeoNet abstract words it; it makes
+Three ways. ``rare_class`` fills the rarer class to 1:1, as the NeoNet abstract words it; it makes
 *being synthetic* a sign of the class and cost 6 AUC points in a prototype.
 ``both_classes`` also ends at 1:1, but gives synthetic cases to both classes, and the classifier
-draws the same share of them from each.
+draws the same share of them from each. ``pretrain`` gives as many synthetic cases to each class as
+the larger has real ones, and none of the real ones: a 1:1 set to train on before the real cases.
 """
 
 from __future__ import annotations
@@ -40,11 +41,15 @@ class Wanted:
 
 def plan_balance(negative: int, positive: int, config: BalanceConfig) -> Wanted:
     """How many synthetic cases bring ``negative`` and ``positive`` real ones to 1:1."""
-    if config.mode == "rare_class":
-        target = max(negative, positive)
-    else:
-        target = math.ceil(max(negative, positive) / (1 - config.synthetic_share))
-    return Wanted(target - negative, target - positive)
+    larger = max(negative, positive)
+    match config.mode:
+        case "rare_class":
+            return Wanted(larger - negative, larger - positive)
+        case "both_classes":
+            target = math.ceil(larger / (1 - config.synthetic_share))
+            return Wanted(target - negative, target - positive)
+        case "pretrain":
+            return Wanted(larger, larger)
 
 
 def balance_cohort(
@@ -59,6 +64,8 @@ def balance_cohort(
     advance: Advance = no_advance,
 ) -> Cohort:
     """Write the training cases and synthetic ones, 1:1, as one cohort.
+
+    In the mode ``pretrain`` the synthetic ones alone.
 
     A synthetic case starts from the deformed mask of a training case of its class. It is drawn
     again, up to ``config.attempts`` times, while the gate refuses it: NeoSeg must find its tumour
@@ -82,7 +89,7 @@ def balance_cohort(
     writer = CohortWriter(
         out, training.schema, outcome_name=training.outcome_name, channel="HBP", durable=False
     )
-    for case in training:
+    for case in () if config.mode == "pretrain" else training:
         image, mask = case.read_with_mask()
         writer.add(
             case.name,
@@ -112,8 +119,7 @@ def balance_cohort(
             images = generator.sample(
                 label_maps,
                 torch.full((len(pending),), outcome),
-                steps=sampler.steps,
-                guidance=sampler.guidance,
+                **sampler.model_dump(),
                 seed=draw_seed,
                 log_scale=scales,
             )

@@ -35,7 +35,10 @@ def one_hot(label_map: LabelBatch, n_classes: int) -> Float[Tensor, "b k x y z"]
 
 
 class ControlNet(nn.Module):
-    """States to add to those of ``unet`` for a given label map."""
+    """States to add to those of ``unet`` for a given label map.
+
+    The map goes through ``hint_of`` once for all steps of a sampler.
+    """
 
     def __init__(self, unet: FlowUNet, n_classes: int) -> None:
         super().__init__()
@@ -55,15 +58,19 @@ class ControlNet(nn.Module):
         self.out_coarse = zero_initialised(nn.Conv3d(c1, c1, 1))
         self.out_middle = zero_initialised(nn.Conv3d(c1, c1, 1))
 
+    def hint_of(self, label_map: LabelBatch) -> Float[Tensor, "b c x y z"]:
+        """Features of a map of (b, 4x, 4y, 4z) voxels for a latent of (b, ., x, y, z)."""
+        hint: Tensor = self.hint(space_to_depth(one_hot(label_map, self.n_classes)))
+        return hint
+
     def forward(
         self,
         x: LatentBatch,
         t: Float[Tensor, " b"],
         condition: Condition,
-        label_map: LabelBatch,
+        hint: Float[Tensor, "b c x y z"],
     ) -> EncoderStates:
-        """``label_map`` is (b, 4x, 4y, 4z) for a latent of (b, c, x, y, z)."""
-        hint = self.hint(space_to_depth(one_hot(label_map, self.n_classes)))
+        """``hint`` is ``hint_of`` the label maps."""
         states = self.encoder(x / path_scale(t), self.encoder.embed(t, condition), hint)
         return EncoderStates(
             self.out_fine(states.fine),

@@ -70,9 +70,11 @@ def exponential(
     return x
 
 
-def heun(velocity: Velocity, noise: Float[Tensor, b * s], steps: int) -> Float[Tensor, b * s]:
+def heun(
+    velocity: Velocity, x: Float[Tensor, b * s], steps: int, start: float = 1
+) -> Float[Tensor, b * s]:
     """Second order: two evaluations a step, the mean of both slopes."""
-    x, times = noise, time_steps(steps, noise.device)
+    times = time_steps(steps, x.device, start)
     for now, after in pairwise(times):
         slope = velocity(x, now.expand(len(x)))
         ahead = x + (after - now) * slope

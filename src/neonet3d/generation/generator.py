@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from neonet3d.config import DetailConfig
+from neonet3d.config import DetailConfig, SamplerName
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
@@ -57,7 +57,9 @@ class LatentGenerator(LatentFlow):
         *,
         steps: int,
         seed: int,
+        method: SamplerName = "exponential",
         guidance: float = 1.0,
+        mask_guidance: float = 1.0,
         log_scale: Float[Tensor, "n 3"] | None = None,
     ) -> Float[Tensor, "n x y z"]:
         """Draw one image for each label map.
@@ -65,8 +67,10 @@ class LatentGenerator(LatentFlow):
         Args:
             label_maps: on the generator's grid, with its classes.
             labels: 0 or 1, or -1 for "not said".
-            steps: Euler steps of the flow.
+            steps: of the sampler; four exponential ones are about as exact as twenty of Euler's.
+            method: a sampler of ``flow.py``.
             guidance: classifier-free guidance of the label; 1 is none.
+            mask_guidance: of the mask.
             log_scale: of the maps (``Patches.log_scale``); by default all have the grid's spacing.
 
         Returns:
@@ -100,7 +104,15 @@ class LatentGenerator(LatentFlow):
             channels = self.autoencoder.encoder.latent_mean.numel()
             shape = (len(maps), channels, *latent_shape(self.card))
             noise = here.to_device(torch.randn(shape, generator=generator))
-            decoded = self.decoded(noise, maps, told, steps=steps, guidance=guidance)
+            decoded = self.decoded(
+                noise,
+                maps,
+                told,
+                steps=steps,
+                method=method,
+                guidance=guidance,
+                mask_guidance=mask_guidance,
+            )
             images.append(self._with_detail(decoded, maps, generator))
         return torch.cat(images)
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from neonet3d.config import AutoencoderConfig, UNetConfig
+from neonet3d.config import AutoencoderConfig, SamplerName, UNetConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
@@ -18,7 +18,7 @@ from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
 from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.controlnet import ControlNet
-from neonet3d.generation.flow import Velocity, euler, guided
+from neonet3d.generation.flow import Velocity, euler, exponential, guided, heun
 from neonet3d.generation.tiles import decode_tiled
 from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import ImageBatch, LabelBatch, LatentBatch, Shape
@@ -69,12 +69,23 @@ class LatentFlow(nn.Module):
         condition: Condition,
         *,
         steps: int,
+        method: SamplerName = "exponential",
         guidance: float = 1.0,
+        mask_guidance: float = 1.0,
         start: float = 1.0,
     ) -> ImageBatch:
         """Integrate from noise at t = ``start`` and decode. All on the device."""
         with fabric().autocast():
-            residual = euler(self._velocity(maps, condition, guidance), noise, steps, start)
+            velocity = self.velocity(
+                maps, condition, guidance=guidance, mask_guidance=mask_guidance
+            )
+            match method:
+                case "exponential":
+                    residual = exponential(velocity, self.unet.gaussian, noise, steps, start)
+                case "euler":
+                    residual = euler(velocity, noise, steps, start)
+                case "heun":
+                    residual = heun(velocity, noise, steps, start)
             return decode_tiled(self.autoencoder, self.anatomy.restore(residual, maps)).float()
 
     @torch.inference_mode()
@@ -102,17 +113,28 @@ class LatentFlow(nn.Module):
         condition, steps = Condition.of(labels, log_scale), math.ceil(start * steps)
         return self.decoded(noised, maps, condition, steps=steps, start=start)
 
-    def _velocity(self, maps: Tensor, wanted: Condition, guidance: float) -> Velocity:
-        nothing = wanted.without_label()
+    def velocity(
+        self, maps: LabelBatch, wanted: Condition, *, guidance: float, mask_guidance: float
+    ) -> Velocity:
+        """dx/dt = u + a (m - u) + b (c - m), guided by mask and label apart.
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            conditional = self.unet(x, t, wanted, self.controlnet(x, t, wanted, maps))
-            if guidance == 1:
-                return conditional
-            free = self.unet(x, t, nothing, self.controlnet(x, t, nothing, maps))
-            return guided(conditional, free, guidance)
+        Brooks et al. 2023 (arXiv 2211.09800, eq. 3).
 
-        return velocity
+        u knows neither, m the mask, c both. What a weight of 1 makes needless is not computed.
+        """
+        nothing, hint = wanted.without_label(), self.controlnet.hint_of(maps)
+
+        def guided_velocity(x: Tensor, t: Tensor) -> Tensor:
+            both = self.unet(x, t, wanted, self.controlnet(x, t, wanted, hint))
+            if guidance == mask_guidance == 1:
+                return both
+            mask = self.unet(x, t, nothing, self.controlnet(x, t, nothing, hint))
+            if mask_guidance == 1:
+                return guided(both, mask, guidance)
+            neither = self.unet(x, t, nothing)
+            return guided(mask, neither, mask_guidance) + guidance * (both - mask)
+
+        return guided_velocity
 
 
 def build_autoencoder(card: ArtefactCard) -> Autoencoder:

@@ -85,7 +85,9 @@ class ControlObjective(nn.Module):
         noise, t = torch.randn_like(z), draw_times(len(z), z.device)
         condition = Condition.of(outcome, numbers).with_labels_hidden(self.null_label_fraction)
         x = interpolate(z, noise, t)
-        velocity = self.unet(x, t, condition, self.controlnet(x, t, condition, label_map))
+        velocity = self.unet(
+            x, t, condition, self.controlnet(x, t, condition, self.controlnet.hint_of(label_map))
+        )
         error = ((velocity - (noise - z)).square() * self.latent_gain.view(-1, 1, 1, 1)).mean(1)
         weight = self.voxel_weight(label_map)
         return (weight * error).sum() / weight.sum()

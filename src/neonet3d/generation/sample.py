@@ -150,8 +150,7 @@ def _write_pairs(
     images = generator.sample(
         plan.label_maps,
         torch.tensor([-1 if outcome is None else outcome for outcome in plan.outcomes]),
-        steps=sampler.steps,
-        guidance=sampler.guidance,
+        **sampler.model_dump(),
         seed=seed,
         log_scale=plan.log_scale,
     )

@@ -26,8 +26,9 @@ from neonet3d.generation.latents import (
 from neonet3d.generation.objectives import DetailObjective
 from neonet3d.types import Shape
 
-PAIRS = 256  # patches, evenly taken over the positions, are plenty for a texture
+PAIRS = 512  # patches, evenly taken over the positions, are plenty for a texture
 LARGEST_START = 0.5  # how far a patch is noised at most before the flow draws it again
+REDRAWN = 0.25  # share of a batch that is; the rest are reconstructions
 CROP = 32  # voxels of an edge; texture is local, and small crops are many
 
 
@@ -65,7 +66,7 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
     def draw(generator: torch.Generator) -> list[Tensor]:
         n = loop.batch_size
         rows = torch.randint(len(pairs.scans), (n,), generator=generator)
-        redrawn = torch.randint(2, (n,), generator=generator)
+        redrawn = (torch.rand(n, generator=generator) < REDRAWN).long()
         crop = _random_crop(card.grid.shape, generator)
         turn = orientations[int(torch.randint(len(orientations), (), generator=generator))]
         scan, decoded, maps = (
