@@ -3,7 +3,7 @@
 python bench/generator.py WORK_FOLDER [docs/results/generator.md] [--json FILE]
 
 What is expensive is kept in WORK_FOLDER; a second call goes on where the first stopped. MONAI's
-networks need ``einops``. Environment: NEONET3D_DATA is the folder of the public data; NOTE a
+networks need ``einops`` (``pip install -e .[bench]``). Environment: NEONET3D_DATA is the folder of the public data; NOTE a
 sentence for the head of the page; RIVAL_MINUTES (20) the limit of the rival's autoencoder; CASES
 the first so many cases of each cohort and SETTINGS further overrides, to try the paths out.
 
@@ -13,11 +13,10 @@ held-out PSNR that ours has after its preset training, over ours; where ``at_lea
 never got there and the seconds are its limit. Ours count reading and every fit around the steps;
 the rival's only its steps. ``autoencoder_speedup_at_rival_best``: the same at the rival's best
 PSNR. ``sampling_speedup``: DDIM-50, float32 or bf16, the faster, over the preset's steps, a
-volume. ``few_step_speedup``: over the few-step mode; until there is one, over 4 plain steps
-(``few_mode``). ``peak_fraction``: of the flow U-Net's training step (``autoencoder_peak_fraction``
-too). ``kid``: mean over planes, preset's steps (``rival_kid``, ``kid_floor``). ``mask_adherence``:
-Dice on synthetic over Dice on real held-out images, the lowest over classes. ``c2st``: AUC, held-
-out.
+volume. ``few_step_speedup``: over 4 steps of the exponential sampler (``few_mode``).
+``peak_fraction``: of the flow U-Net's training step (``autoencoder_peak_fraction`` too). ``kid``:
+mean over planes, preset's steps (``rival_kid``, ``kid_floor``). ``mask_adherence``: Dice on
+synthetic over Dice on real held-out images, the lowest over classes. ``c2st``: AUC, held-out.
 """
 
 from __future__ import annotations
@@ -30,13 +29,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import torch
 from generator_measures import (
     Result,
@@ -51,19 +47,15 @@ from generator_measures import (
 )
 from generator_page import page
 from monai_ldm import LatentDiffusion, build_autoencoder, train_autoencoder, train_diffusion
-from phantom_audit import N_SMALL, N_TEST, TEST_SEED, TRAIN_SEED
+from phantom_audit import N_TEST, TEST_SEED
 from safetensors.torch import load_file, save_file
-from segmentation import DATA, command
+from segmentation import command
 from torch import Tensor
 
 from neonet3d.cli.options import training_fold
-from neonet3d.cohort.cohort import Cohort, CohortWriter
-from neonet3d.cohort.folder import new_folder
+from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import Patches, load_patches
-from neonet3d.cohort.phantom.patient import simulate_roi
-from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES, SEED_STRIDE
-from neonet3d.cohort.volume import Volume
-from neonet3d.config import load_config
+from neonet3d.config import SamplerName, load_config
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latent_flow import load_autoencoder
 from neonet3d.generation.latents import reconstructions
@@ -79,16 +71,19 @@ RIVAL_EVERY = 20.0  # seconds between two measurements of its PSNR
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)  # of our autoencoder's steps: a training for each
 CONFIG = load_config(PRESET, overrides=SETTINGS)
 STANDARD = CONFIG.sampler.steps
-STEPS = {"flow": sorted({1, 2, 4, 10, 20, 30, STANDARD})}  # of each mode; "few" comes here
-FEW = ("few", 1) if "few" in STEPS else ("flow", 4)
-N_HELD_OUT, N_SYNTHETIC = 64, 512
+STEPS = {
+    "euler": [1, 2, 4, 10, 20, 30],
+    "exponential": sorted({1, 2, 4, 10, 20, 30, STANDARD}),
+}
+FEW = ("exponential", 4)
+N_SYNTHETIC, N_NEW = 512, 64
 
 
-def draw(generator: LatentGenerator, maps: Tensor, labels: Tensor, steps: int, mode: str) -> Tensor:
-    """Images (n, x, y, z) in [-1, 1]. THE ONLY PLACE THAT CALLS THE SAMPLER; few-step goes here."""
-    if mode != "flow":
-        raise NotImplementedError(f"There is no mode {mode!r} yet.")
-    return generator.sample(maps, labels, steps=steps, seed=0)
+def draw(
+    generator: LatentGenerator, maps: Tensor, labels: Tensor, steps: int, mode: SamplerName
+) -> Tensor:
+    """Images (n, x, y, z) in [-1, 1]."""
+    return generator.sample(maps, labels, steps=steps, seed=0, method=mode)
 
 
 def kept(work: Path, name: str, make: Callable[[], Result]) -> Result:
@@ -106,48 +101,6 @@ def kept_images(work: Path, name: str, make: Callable[[], Tensor]) -> Tensor:
         print("#", path, file=sys.stderr)
         save_file({"images": make().contiguous()}, path)
     return load_file(path)["images"]
-
-
-def write_phantoms(out: Path, seed: int, n: int) -> Path:
-    """Regions of interest of n phantom patients as a cohort."""
-    if not out.is_dir():
-        roi = CONFIG.roi
-        work = partial(simulate_roi, shape=roi.shape, spacing_mm=roi.spacing_mm)
-        affine = np.diag([*roi.spacing_mm, 1.0])
-        with (
-            ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as pool,
-            new_folder(out) as folder,
-        ):
-            writer = CohortWriter(
-                folder, PHANTOM_CLASSES, outcome_name="pni", channel="HBP", durable=False
-            )
-            for i, made in enumerate(
-                pool.map(work, range(seed * SEED_STRIDE, seed * SEED_STRIDE + n))
-            ):
-                pair = (Volume(x, affine) for x in (made.image, made.label_map))
-                writer.add(f"p{i:04d}", *pair, outcome=int(made.pni))
-            writer.finish()
-    return out
-
-
-def cohorts(work: Path) -> dict[str, tuple[Path, Path]]:
-    """Name to cohort folder and splits file."""
-    hippocampus = work / "hippocampus"
-    command(work / "import.json", "cohort", "import", DATA / "Task04_Hippocampus", hippocampus)
-    n = N_SMALL + N_HELD_OUT
-    folders = {"hippocampus": hippocampus, "phantom": write_phantoms(work / "rois", TRAIN_SEED, n)}
-    found = {}
-    for name, folder in folders.items():
-        if name == "phantom":
-            names = [case.name for case in Cohort.open(folder)]
-            train, held_out = names[:N_SMALL], names[N_SMALL:]
-        else:
-            fold = training_fold(folder, "0/5", CONFIG.seed)
-            train, held_out = ([c.name for c in part] for part in (fold.training, fold.held_out))
-        splits = work / f"{name}-splits.json"
-        splits.write_text(json.dumps([{"train": train[:CASES], "val": held_out[:CASES]}]))
-        found[name] = folder, splits
-    return found
 
 
 def our_curve(work: Path, cohort: Path, splits: Path) -> Result:
@@ -257,7 +210,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
     sampled["rival"] = partial(
         rival.sample, maps, labels.clamp(min=0), seed=0, batch=BATCH, bf16=False
     )
-    sampled["reconstructed"] = lambda: reconstructions(generator.autoencoder, real.images).cpu()
+    sampled["reconstructed"] = lambda: generator.reconstruct(real.images, maps, seed=0)
     sampled["real"] = lambda: real.images
     table: dict[str, Result] = {}
     for name, make in sampled.items():
@@ -273,13 +226,21 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
             table[name] |= keep(f"fidelity-{name}", against_real)
     for row in table.values():
         row["mask_adherence"] = adherence_ratio(row["adherence"], table["real"]["adherence"])  # type: ignore[arg-type]
+    standard = f"{CONFIG.sampler.method}-{STANDARD}"
+    full = command(
+        work / "evaluate.json",
+        *("generate", "evaluate", cohort, work / f"pairs-{standard}", *fold_words[:4]),
+        *("--model", work / "model", "--segmenter", work / "segmenter"),
+    )
+    new_words = ("generate", "sample", work / "model", work / "new", "--new-masks", "--n", N_NEW)
+    new = command(work / "new.json", *new_words, "--training", cohort, *fold_words, *settings)
+    new |= keep("adherence-new", lambda: adherence(segmenter, Cohort.open(work / "new")))
     seconds = keep("speed", lambda: speed(generator, rival, real))
     theirs = min(seconds["rival-float32"], seconds["rival-bf16"])  # type: ignore[type-var]
     costs = {
         what: keep(f"steps-{what}", partial(step_costs, cohort, splits, what))
         for what in ("ours", "rival", "flops")
     }
-    standard = f"flow-{STANDARD}"
     found: Result = autoencoder_race(ours, curves) | {
         "sampling_speedup": theirs / seconds[standard],  # type: ignore[operator]
         "few_step_speedup": theirs / seconds[f"{FEW[0]}-{FEW[1]}"],  # type: ignore[operator]
@@ -292,6 +253,8 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
         "rival_kid": table["rival"]["kid"],
         "mask_adherence": table[standard]["mask_adherence"],
         "c2st": table[standard]["c2st"]["value"],  # type: ignore[index]
+        "evaluation": full,
+        "new_masks": new,
         "table": table,
         "seconds": seconds,
         "step_costs": costs,
@@ -307,12 +270,12 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
 def learned(
     work: Path, generator: LatentGenerator, train: Patches, keep: Callable[..., Result]
 ) -> dict[str, Result]:
-    folder = write_phantoms(work / "test", TEST_SEED, CASES * 4 if CASES else N_TEST)
+    folder = write_phantoms(CONFIG, work / "test", TEST_SEED, CASES * 4 if CASES else N_TEST)
     test = load_patches(Cohort.open(folder), generator.card.grid, generator.card.normaliser)
     rows = balanced_rows(train.outcomes, CASES * 2 if CASES else N_SYNTHETIC)
     maps, labels = train.required_label_maps()[rows], train.outcomes[rows]
     images = kept_images(
-        work, "images-1to1", lambda: draw(generator, maps, labels, STANDARD, "flow")
+        work, "images-1to1", lambda: draw(generator, maps, labels, STANDARD, CONFIG.sampler.method)
     )
     synthetic = replace(train, images=images, label_maps=maps, outcomes=labels)
     return classifiers(train, synthetic, test, keep)
@@ -336,7 +299,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     found = {
         name: measure(options.work / f"of-{name}", *paths)
-        for name, paths in cohorts(options.work).items()
+        for name, paths in cohorts(CONFIG, options.work, CASES).items()
     }
     result: Result = {key: worst(of[key] for of in found.values()) for key, worst in WORST.items()}
     result |= {"datasets": found}

@@ -18,6 +18,7 @@ from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
 from neonet3d.cohort.patches import Patches
 from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES
+from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.region_features import band_statistics, region_features
@@ -43,8 +44,9 @@ def write_pairs(
             writer = CohortWriter(
                 folder, real.schema, outcome_name=None, channel="MR", durable=False
             )
+            scale = torch.zeros(N_SCALES)
             for case, image, label_map in zip(real, images, maps, strict=True):
-                volumes = (as_volume(generator, x.numpy()) for x in (image, label_map))
+                volumes = (as_volume(generator, x.numpy(), scale) for x in (image, label_map))
                 writer.add(case.name, *volumes)
             writer.finish()
     return Cohort.open(out)
