@@ -3,9 +3,10 @@
 python bench/generator.py WORK_FOLDER [docs/results/generator.md] [--json FILE]
 
 What is expensive is kept in WORK_FOLDER; a second call goes on where the first stopped. MONAI's
-networks need ``einops`` (``pip install -e .[bench]``). Environment: NEONET3D_DATA is the folder of the public data; NOTE a
-sentence for the head of the page; RIVAL_MINUTES (20) the limit of the rival's autoencoder; CASES
-the first so many cases of each cohort and SETTINGS further overrides, to try the paths out.
+networks need ``einops`` (``pip install -e .[bench]``). Environment: NEONET3D_DATA is the folder of
+the public data; NOTE a sentence for the head of the page; RIVAL_MINUTES (20) the limit of the
+rival's autoencoder; CASES the first so many cases of each cohort and SETTINGS further overrides, to
+try the paths out.
 
 Keys of the JSON, for each data set under ``datasets`` and, at the top, the worst of both:
 ``autoencoder_speedup``: seconds of MONAI's AutoencoderKL (float32 or bf16, the sooner) to the

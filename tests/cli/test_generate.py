@@ -105,7 +105,8 @@ def test_new_masks_of_one_volume(
     [
         ((), "Say --masks COHORT or --new-masks, and not both."),
         (("--masks", "x", "--new-masks"), "and not both"),
-        (("--masks", "x", "--tumour-volume", 500), "belong to --new-masks"),
+        (("--masks", "x", "--training", "y"), "belongs to --new-masks"),
+        (("--new-masks", "--move-tumour"), "belong to --masks"),
         (("--new-masks", "--fold", "0/2"), "belong to --masks"),
         (("--new-masks", "--tumour-volume", 1), "those of training have"),
     ],

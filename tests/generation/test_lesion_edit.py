@@ -9,6 +9,7 @@ from scipy import ndimage
 from neonet3d.errors import InputError, RunError
 from neonet3d.generation.lesion_edit import (
     TOUCHING,
+    TumourEdit,
     draw_shape_mm,
     grow_tumour,
     insert_tumour,
@@ -171,3 +172,17 @@ def test_what_cannot_be_done_is_said() -> None:
     organs = LabelSchema(("background", "anterior", "posterior"))
     with pytest.raises(InputError, match="no class 'tumour'"):
         move_tumour(empty, organs, SPACING_MM, rng)
+
+
+def test_an_edit_moves_resizes_or_inserts() -> None:
+    rng, old = np.random.default_rng(0), patient()
+    grown = TumourEdit(move=False, volume_mm3=4000).apply(old, SCHEMA, SPACING_MM, rng)
+    check(old, grown, 4000)
+    assert (grown == TUMOUR)[old == TUMOUR].all()
+    inserted = TumourEdit(move=False, volume_mm3=2000).apply(
+        without_tumour(), SCHEMA, SPACING_MM, rng
+    )
+    assert (inserted == TUMOUR).sum() == pytest.approx(2000 / VOXEL_MM3, abs=0.51)
+    moved = TumourEdit(move=True, volume_mm3=None).apply(old, SCHEMA, SPACING_MM, rng)
+    assert (moved == TUMOUR).sum() == (old == TUMOUR).sum()
+    assert not np.array_equal(moved, old)

@@ -13,6 +13,7 @@ from neonet3d.cohort.volume import Volume
 from neonet3d.config import SamplerConfig
 from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.lesion_edit import TumourEdit
 from neonet3d.generation.sample import as_volume, masks_on_grid, sample_cohort
 from neonet3d.types import LabelSchema
 
@@ -124,3 +125,14 @@ def test_a_volume_lies_around_the_origin(trained: Any) -> None:
     )
     assert (mask.data == 3).all()
     np.testing.assert_allclose(mask.spacing_mm, np.array(grid.spacing_mm) * [1, 1, 2.2], rtol=1e-6)
+
+
+def test_the_tumour_of_a_mask_is_edited_first(
+    patients: Cohort, trained: Any, tmp_path: Path
+) -> None:
+    two = patients.subset(patients.cases[:2])
+    edit = TumourEdit(move=False, volume_mm3=800.0)  # 100 voxels
+    out = sample_cohort(trained.generator, two, tmp_path / "a", SAMPLER, seed=0, edit=edit)
+    for case, source in zip(out, two, strict=True):
+        tumour = case.read_with_mask()[1].data == 3
+        assert tumour.sum() == 100 != (source.read_with_mask()[1].data == 3).sum()

@@ -121,11 +121,15 @@ def sample(
         float | None,
         typer.Option(
             metavar="MM3",
-            help="Of every new mask; by default as in training.",
+            help="Of every tumour: new masks are drawn with it (by default as in training); with "
+            "--masks it is grown, shrunk or inserted.",
             min=0,
             show_default=False,
         ),
     ] = None,
+    move_tumour: Annotated[
+        bool, typer.Option("--move-tumour", help="To another place of the liver, with --masks.")
+    ] = False,
     training: Annotated[
         Path | None,
         typer.Option(
@@ -146,14 +150,15 @@ def sample(
 ) -> None:
     """Draw image and mask pairs into a cohort, each with its provenance."""
     from neonet3d.generation.generator import LatentGenerator
+    from neonet3d.generation.lesion_edit import TumourEdit
     from neonet3d.generation.sample import sample_cohort
 
     if (masks is None) != new_masks:
         raise InputError("Say --masks COHORT or --new-masks, and not both.")
-    if not new_masks and (tumour_volume is not None or training is not None):
-        raise InputError("--tumour-volume and --training belong to --new-masks. Leave them out.")
-    if new_masks and (fold is not None or splits is not None):
-        raise InputError("--fold and --splits belong to --masks. Leave them out.")
+    if not new_masks and training is not None:
+        raise InputError("--training belongs to --new-masks. Leave it out.")
+    if new_masks and (fold is not None or splits is not None or move_tumour):
+        raise InputError("--fold, --splits and --move-tumour belong to --masks. Leave them out.")
     settings = resolve(preset, config, overrides, seed)
     sampler = settings.sampler.model_copy(update={"steps": steps} if steps else {})
     generator = LatentGenerator.load(model)
@@ -171,6 +176,7 @@ def sample(
         seed=settings.seed,
         n=n,
         label=outcome,
+        edit=TumourEdit(move_tumour, tumour_volume) if move_tumour or tumour_volume else None,
     )
     show(
         {"cohort": str(out), "cases": len(cohort)},

@@ -12,6 +12,8 @@ join two: the pieces of each vein stay as many as they were. The rules and limit
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import ndimage
@@ -57,6 +59,41 @@ def draw_shape_mm(
     )
     depth: Float[np.ndarray, "x y z"] = radius_mm - np.linalg.norm(position_mm / axes, axis=0)
     return depth + BUMPS * radius_mm * bumps / bumps.std()
+
+
+@dataclass(frozen=True)
+class TumourEdit:
+    """What is done to the tumour of a map before an image is drawn for it.
+
+    Attributes:
+        move: to another place of the liver.
+        volume_mm3: grow or shrink it to this volume, or insert one where there is none.
+    """
+
+    move: bool
+    volume_mm3: float | None
+
+    def apply(
+        self,
+        label_map: LabelMap,
+        schema: LabelSchema,
+        spacing_mm: Triple,
+        rng: np.random.Generator,
+    ) -> LabelMap:
+        """The edited map.
+
+        Raises:
+            InputError: classes without a tumour, or none to move.
+            RunError: no room for it.
+        """
+        has_one = bool((label_map == schema.value("tumour")).any())
+        if self.move:
+            label_map = move_tumour(label_map, schema, spacing_mm, rng)
+        if self.volume_mm3 is None:
+            return label_map
+        if has_one:
+            return resize_tumour(label_map, schema, spacing_mm, self.volume_mm3)
+        return insert_tumour(label_map, schema, spacing_mm, self.volume_mm3, rng)
 
 
 def remove_tumour(label_map: LabelMap, schema: LabelSchema, spacing_mm: Triple) -> LabelMap:

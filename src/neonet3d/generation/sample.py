@@ -11,12 +11,15 @@ from jaxtyping import Float, UInt8
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folder import new_folder
+from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.patches import load_label_maps
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import SamplerConfig
 from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.lesion_edit import TumourEdit
 from neonet3d.generation.mask_generator import DrawnMasks, MaskGenerator
+from neonet3d.types import Triple
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,13 @@ def sample_cohort(
     seed: int,
     n: int | None = None,
     label: int | None = None,
+    edit: TumourEdit | None = None,
 ) -> Cohort:
     """Draw one image for each mask (or ``n``, going round the masks) and write the pairs.
 
     Args:
         label: outcome of every synthetic case; by default that of the mask's patient.
+        edit: done to the tumour of every mask, each by itself.
 
     Raises:
         InputError: no masks, other classes, a label the generator does not know.
@@ -86,6 +91,13 @@ def sample_cohort(
     outcomes = [label if label is not None else (c.outcome if known else None) for c in cases]
     rows = [i % len(masks) for i in range(n)]
     label_maps, scales = (of_mask[rows] for of_mask in masks_on_grid(generator, masks))
+    if edit is not None:
+        grid, schema, rng = generator.card.grid, masks.schema, np.random.default_rng(seed)
+        edited = [
+            edit.apply(one.numpy(), schema, as_spacing(grid, scale), rng)
+            for one, scale in zip(label_maps, scales, strict=True)
+        ]
+        label_maps = torch.from_numpy(np.stack(edited))
     names = [
         case.name if rounds[i] == 0 else f"{case.name}-{rounds[i] + 1}"
         for i, case in enumerate(cases)
@@ -183,6 +195,12 @@ def _write_pairs(
     return Cohort.open(out)
 
 
+def as_spacing(grid: Grid, scale: Float[torch.Tensor, " 3"]) -> Triple:
+    """Voxel size of a crop by its ``Patches.log_scale``."""
+    x, y, z = (np.array(grid.spacing_mm) * scale.double().exp().numpy()).tolist()
+    return (x, y, z)
+
+
 def as_volume(
     generator: LatentGenerator,
     data: Float[np.ndarray, "x y z"] | UInt8[np.ndarray, "x y z"],
@@ -194,7 +212,7 @@ def as_volume(
         scale: its ``Patches.log_scale``.
     """
     grid = generator.card.grid
-    spacing_mm = np.array(grid.spacing_mm) * scale.exp().numpy()
+    spacing_mm = np.array(as_spacing(grid, scale))
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = -(np.array(grid.shape) - 1) / 2 * spacing_mm
     if data.dtype != np.uint8:
