@@ -60,8 +60,9 @@ def test_each_trained_stage_is_measured_at_its_size(
     everyone: Fold, tiny_config: Callable[[int], Config]
 ) -> None:
     found = forecast_generator(everyone, tiny_config(0))
-    assert [stage.name for stage in found.stages] == ["autoencoder", "flow U-Net", "ControlNet"]
-    assert [stage.steps for stage in found.stages] == [3, 3, 3]
+    names = [stage.name for stage in found.stages]
+    assert names == ["autoencoder", "flow U-Net", "ControlNet", "detail decoder"]
+    assert [stage.steps for stage in found.stages] == [3, 3, 3, 3]
     assert all(stage.seconds_per_step > 0 and stage.peak_bytes > 0 for stage in found.stages)
     assert (found.shape, found.cases) == ((24, 16, 16), 6)
     voxels, latent = 24 * 16 * 16, 4 * 6 * 4 * 4

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neonet3d.cli.fidelity import show_scores
+from neonet3d.cli.forecast import show_forecast
 from neonet3d.cli.new_masks import NewMasks, draw_new_masks
 from neonet3d.cli.options import (
     AsJson,
@@ -23,14 +24,12 @@ from neonet3d.cli.options import (
     cases_to_apply,
     resolve,
     show,
-    show_table,
     training_fold,
 )
 from neonet3d.errors import InputError
 
 if TYPE_CHECKING:
-    from neonet3d.cohort.folds import Fold
-    from neonet3d.config import Config
+    pass
 
 app = typer.Typer(
     help="NeoGen / 3D-LLDM: train a generator, draw volumes with masks, balance, evaluate.",
@@ -68,7 +67,7 @@ def train(
     settings = resolve(preset, config, overrides, seed)
     division = training_fold(cohort, fold, settings.seed, splits)
     if dry_run:
-        _show_forecast(division, settings, as_json=as_json)
+        show_forecast(division, settings, as_json=as_json)
         return
     generator = train_generator(division, settings, out)
     train_mask_generator(division, settings, out / "masks")
@@ -285,38 +284,6 @@ def evaluate(
     if scores.copying is not None:
         sentence += f"\n{scores.copying.sentence}"
     show(scores.as_json(), as_json=as_json, sentence=sentence)
-
-
-def _show_forecast(fold: Fold, settings: Config, *, as_json: bool) -> None:
-    from dataclasses import asdict
-
-    from neonet3d.engine.device import device_summary
-    from neonet3d.generation.forecast import forecast_generator
-
-    found = forecast_generator(fold, settings)
-    if not as_json:
-        show_table(
-            ("stage", "steps", "s per step", "minutes", "peak MB"),
-            [
-                (
-                    stage.name,
-                    stage.steps,
-                    f"{stage.seconds_per_step:.3f}",
-                    f"{stage.seconds / 60:.1f}",
-                    f"{stage.peak_bytes / 2**20:.0f}",
-                )
-                for stage in found.stages
-            ],
-        )
-    show(
-        asdict(found)
-        | {"seconds": found.seconds, "peak_bytes": found.peak_bytes, "device": device_summary()},
-        as_json=as_json,
-        sentence=f"About {found.seconds / 60:.0f} minutes and {found.peak_bytes / 2**20:.0f} MB "
-        f"for {found.cases} cases of {found.shape} voxels ({device_summary()}): patches "
-        f"{found.patch_bytes / 2**20:.0f} MB, latents {found.latent_bytes / 2**20:.0f} MB, the "
-        "rest the largest stage. Reading, encoding and the closed-form parts come on top.",
-    )
 
 
 def _label(text: str | None, outcome: str | None) -> int | None:

@@ -79,7 +79,7 @@ def _spreads(x: Coefficients) -> list[Tensor]:
 
 
 def _mean_root(square: Tensor) -> Tensor:
-    return (square + SMALL).sqrt().mean()
+    return (square + SMALL).sqrt().mean() - SMALL**0.5
 
 
 def _mean_absolute(a: Tensor, b: Tensor) -> Tensor:
