@@ -235,7 +235,9 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
     )
     new_words = ("generate", "sample", work / "model", work / "new", "--new-masks", "--n", N_NEW)
     new = command(work / "new.json", *new_words, "--training", cohort, *fold_words, *settings)
-    new |= keep("adherence-new", lambda: adherence(segmenter, Cohort.open(work / "new")))
+    new["adherence"] = keep(
+        "adherence-new", lambda: adherence(segmenter, Cohort.open(work / "new"))
+    )
     seconds = keep("speed", lambda: speed(generator, rival, real))
     theirs = min(seconds["rival-float32"], seconds["rival-bf16"])  # type: ignore[type-var]
     costs = {

@@ -35,7 +35,7 @@ def lines(found: dict[str, Found], config: Config, rival_minutes: float) -> Iter
     for name, of in found.items():
         yield from ["", f"## {name.capitalize()}", ""]
         yield from summary(of)
-        yield from ["", *images(of), "", *training(of)]
+        yield from ["", *images(of), "", *judged(of), "", *training(of)]
         if "classifiers" in of:
             yield from ["", *classifiers(of)]
 
@@ -87,6 +87,28 @@ def images(of: Found) -> Iterator[str]:
         yield f"| {name} | {' | '.join(cells)} |"
     yield ""
     yield f"The rival in bf16: {1e3 * of['seconds']['rival-bf16']:.0f} ms a volume."
+
+
+def judged(of: Found) -> Iterator[str]:
+    """What ``generate evaluate`` says of the preset's steps, and masks that no patient had."""
+    found, new = of["evaluation"], of["new_masks"]
+    yield "| the preset's steps, by `generate evaluate` | synthetic | real against real |"
+    yield "|---|---|---|"
+    yield f"| MS-SSIM between cases | {cell(found['ms_ssim'])} | {cell(found['ms_ssim_of_real'])} |"
+    if (manifold := found["manifold"]) is not None:
+        for name in ("precision", "recall"):
+            real = cell(manifold[f"{name}_of_real"])
+            yield f"| {name} | {cell(manifold[name])} | {real} |"
+    yield ""
+    yield found["copying"]["sentence"]
+    yield ""
+    yield "| new masks: Dice of the segmenter | " + " | ".join(new["adherence"]) + " |"
+    yield "|---" * (1 + len(new["adherence"])) + "|"
+    yield "| | " + " | ".join(cell(one) for one in new["adherence"].values()) + " |"
+    yield ""
+    median, usual = new["novelty"]["median"], new["novelty"]["between_patients"]["median"]
+    yield f"Dice of a new mask with the nearest training mask: median {median:.2f}; of training"
+    yield f"masks of different patients {usual:.2f}."
 
 
 def training(of: Found) -> Iterator[str]:
