@@ -5,7 +5,7 @@ import torch
 
 from neonet3d.config import LoopConfig, UNetConfig
 from neonet3d.generation.condition import Condition
-from neonet3d.generation.controlnet import ControlNet, one_hot, space_to_depth
+from neonet3d.generation.controlnet import ControlNet, class_fractions, one_hot, space_to_depth
 from neonet3d.generation.unet import FlowUNet
 
 LOOP = LoopConfig(steps=1, batch_size=1, learning_rate=1e-3, weight_decay=0, ema_decay=0)
@@ -27,7 +27,7 @@ def shake(module: torch.nn.Module) -> None:
 @pytest.fixture
 def unet() -> FlowUNet:
     torch.manual_seed(0)
-    made = FlowUNet(4, LATENT, CONFIG, 3)
+    made = FlowUNet(4, LATENT, CONFIG, 3, 0)
     shake(made)
     return made.eval()
 
@@ -141,3 +141,13 @@ def test_the_mask_of_one_case_does_not_steer_another(
 def test_needs_a_class(unet: FlowUNet) -> None:
     with pytest.raises(ValueError, match="at least one class"):
         ControlNet(unet, 1)
+
+
+def test_class_fractions() -> None:
+    maps = torch.zeros(1, 8, 4, 4, dtype=torch.uint8)
+    maps[0, :4, :2] = VEIN
+    maps[0, 4:] = 1
+    found = class_fractions(maps, K)
+    assert found.shape == (1, K - 1, 2, 1, 1)
+    assert found[0, VEIN - 1].flatten().tolist() == [0.5, 0]
+    assert found[0, 0].flatten().tolist() == [0, 1]

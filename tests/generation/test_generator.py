@@ -13,6 +13,7 @@ import torch
 from neonet3d.cohort.patches import load_patches
 from neonet3d.errors import InputError
 from neonet3d.generation.condition import N_SCALES, Condition
+from neonet3d.generation.controlnet import class_fractions
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latent_flow import latent_shape
 
@@ -132,6 +133,7 @@ def test_mask_and_label_are_guided_apart(trained: Any, label_maps: torch.Tensor)
     """Weights of 1 are the conditional velocity, and 0 and 0 would be the U-Net alone."""
     g, n = trained.generator, len(label_maps)
     told = Condition.of(torch.ones(n, dtype=torch.long), torch.zeros(n, N_SCALES))
+    told = told.with_mask(class_fractions(label_maps, len(g.card.classes)))
     x = torch.randn(n, 4, *latent_shape(g.card), generator=torch.Generator().manual_seed(1))
     t = torch.full((n,), 0.6)
     with torch.no_grad():
@@ -139,7 +141,7 @@ def test_mask_and_label_are_guided_apart(trained: Any, label_maps: torch.Tensor)
         both = g.unet(x, t, told, g.controlnet(x, t, told, hint))
         nobody = told.without_label()
         mask = g.unet(x, t, nobody, g.controlnet(x, t, nobody, hint))
-        neither = g.unet(x, t, nobody)
+        neither = g.unet(x, t, nobody.without_mask())
         for a, b in ((1, 1), (1, 3), (2, 1), (2, 3)):
             found = g.velocity(label_maps, told, guidance=b, mask_guidance=a)(x, t)
             expected = neither + a * (mask - neither) + b * (both - mask)

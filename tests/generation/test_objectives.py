@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from neonet3d.config import LoopConfig, UNetConfig
 from neonet3d.generation.condition import N_SCALES, Condition
-from neonet3d.generation.controlnet import ControlNet
-from neonet3d.generation.objectives import ControlObjective, FlowObjective
+from neonet3d.generation.controlnet import ControlNet, class_fractions
+from neonet3d.generation.objectives import NULL_MASK, ControlObjective, FlowObjective
 from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import LabelSchema
 
@@ -20,7 +21,7 @@ C, LATENT = 3, (4, 4, 2)
 @pytest.fixture
 def objective() -> ControlObjective:
     torch.manual_seed(0)
-    unet = FlowUNet(C, LATENT, CONFIG, N_SCALES)
+    unet = FlowUNet(C, LATENT, CONFIG, N_SCALES, len(SCHEMA) - 1)
     nn.init.normal_(unet.head[2].weight, std=0.1)  # an untrained head passes no gradient on
     return ControlObjective(unet, ControlNet(unet, len(SCHEMA)), torch.ones(C), SCHEMA, 5.0, 0.1)
 
@@ -103,11 +104,32 @@ def test_the_loss_of_rest_is_the_energy_of_the_target() -> None:
 def test_at_first_both_objectives_agree(objective: ControlObjective) -> None:
     """The ControlNet begins silent, and without small structures no voxel weighs more."""
     z, outcome, scale, maps = batch()
+    liver = torch.ones_like(maps)
     flow = FlowObjective(objective.unet, torch.ones(C), 0.1)
     objective.eval()
     torch.manual_seed(3)
-    plain = float(flow(z, outcome, scale))
+    plain = float(flow(z, outcome, scale, class_fractions(liver, len(SCHEMA))))
     torch.manual_seed(3)
-    assert float(objective(z, outcome, scale, torch.ones_like(maps))) == pytest.approx(
-        plain, rel=1e-5
-    )
+    assert float(objective(z, outcome, scale, liver)) == pytest.approx(plain, rel=1e-5)
+
+
+class Curious(nn.Module):
+    """Remembers whether it was told the mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bool] = []
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition) -> Tensor:
+        self.told.append(condition.fractions is not None)
+        return torch.zeros_like(x)
+
+
+def test_a_share_of_batches_has_no_mask() -> None:
+    watched = Curious()
+    objective = FlowObjective(watched, torch.ones(C), 0.1)  # type: ignore[arg-type]
+    z, outcome, scale, _ = batch()
+    torch.manual_seed(0)
+    for _ in range(1000):
+        objective(z, outcome, scale, torch.zeros(2, 3, *LATENT))
+    assert np.mean(watched.told) == pytest.approx(1 - NULL_MASK, abs=0.03)

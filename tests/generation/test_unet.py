@@ -16,7 +16,7 @@ LABEL = Condition(torch.tensor([0, 1]), torch.tensor([[0.0, 0.1, 0.2]] * 2))
 @pytest.fixture
 def unet() -> FlowUNet:
     torch.manual_seed(0)
-    made = FlowUNet(4, (6, 4, 4), CONFIG, 3)
+    made = FlowUNet(4, (6, 4, 4), CONFIG, 3, 2)
     made.gaussian.variance.uniform_(0.1, 3)
     return made.eval()
 
@@ -84,7 +84,7 @@ def test_cases_of_a_batch_do_not_mix(unet: FlowUNet, x: torch.Tensor) -> None:
 
 def test_control_is_added_to_every_state(unet: FlowUNet, x: torch.Tensor) -> None:
     shake(unet)
-    states = unet.encoder(x, unet.encoder.embed(T, LABEL))
+    states = unet.encoder(x, unet.encoder.embed(T, LABEL), None)
     assert states.fine.shape == (2, 8, 6, 4, 4)
     assert states.coarse.shape == states.middle.shape == (2, 16, 3, 2, 2)
     plain = unet(x, T, LABEL)
@@ -93,3 +93,22 @@ def test_control_is_added_to_every_state(unet: FlowUNet, x: torch.Tensor) -> Non
     for place in range(3):
         parts = [z + (i == place) for i, z in enumerate(zeros)]
         assert not torch.allclose(unet(x, T, LABEL, EncoderStates(*parts)), plain)
+
+
+@torch.no_grad()
+def test_where_the_organs_are_matters(unet: FlowUNet, x: torch.Tensor) -> None:
+    """No mask is something else than a mask that is all background."""
+    shake(unet)
+    fractions = torch.rand(2, 2, 6, 4, 4, generator=torch.Generator().manual_seed(3))
+    found = [
+        unet(x, T, condition)
+        for condition in (
+            LABEL,
+            LABEL.with_mask(0 * fractions),
+            LABEL.with_mask(fractions),
+            LABEL.with_mask(fractions).without_mask(),
+        )
+    ]
+    assert torch.equal(found[0], found[3])
+    assert not torch.allclose(found[0], found[1])
+    assert not torch.allclose(found[1], found[2])

@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from neonet3d.generation.autoencoder import DOWNSAMPLING
-from neonet3d.generation.controlnet import one_hot
+from neonet3d.generation.controlnet import class_fractions, one_hot
 from neonet3d.generation.ridge import RidgeRegression, neighbourhood
 from neonet3d.generation.wavelet import haar
 from neonet3d.types import LabelBatch, LatentBatch, Shape
@@ -106,7 +105,7 @@ class AnatomyPrior(nn.Module):
         return torch.cat([inside.movedim(1, -1), around, ones], dim=-1)
 
     def _fractions(self, label_maps: LabelBatch) -> Float[Tensor, "b k x y z"]:
-        foreground = F.avg_pool3d(one_hot(label_maps, self.n_classes), DOWNSAMPLING)
+        foreground = class_fractions(label_maps, self.n_classes)
         return torch.cat([1 - foreground.sum(1, keepdim=True), foreground], dim=1)
 
     def _place(self, label_maps: LabelBatch) -> Int[Tensor, "b x y z"]:

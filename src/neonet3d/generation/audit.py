@@ -15,6 +15,7 @@ from neonet3d.cohort.patches import Patches, load_patches
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.condition import Condition
+from neonet3d.generation.controlnet import class_fractions
 from neonet3d.generation.flow import interpolate
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latents import ENCODE_BATCH, standardised_latents
@@ -247,7 +248,8 @@ def velocity_loss(
         here.to_device(x)
         for x in (latents, label_maps, told.label, told.numbers, noise.expand_as(latents))
     )
-    condition = Condition(label, numbers)
+    classes = len(generator.card.classes)
+    condition = Condition(label, numbers, class_fractions(maps, classes))
     gain = generator.autoencoder.encoder.latent_gain.view(-1, 1, 1, 1)
     residual = generator.anatomy.residual(z.float(), maps)
     t = torch.full((len(z),), TIME, device=z.device)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import copy
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.blocks import zero_initialised
 from neonet3d.generation.condition import Condition
 from neonet3d.generation.unet import EncoderStates, FlowUNet, path_scale
@@ -32,6 +34,11 @@ def one_hot(label_map: LabelBatch, n_classes: int) -> Float[Tensor, "b k x y z"]
     """Memberships of the foreground classes 1 ... n-1 (background is where all are 0)."""
     values = torch.arange(1, n_classes, dtype=label_map.dtype, device=label_map.device)
     return (label_map[:, None] == values.view(-1, 1, 1, 1)).float()
+
+
+def class_fractions(label_map: LabelBatch, n_classes: int) -> Float[Tensor, "b k x y z"]:
+    """Share of each foreground class in each latent voxel."""
+    return F.avg_pool3d(one_hot(label_map, n_classes), DOWNSAMPLING)
 
 
 class ControlNet(nn.Module):
@@ -71,7 +78,9 @@ class ControlNet(nn.Module):
         hint: Float[Tensor, "b c x y z"],
     ) -> EncoderStates:
         """``hint`` is ``hint_of`` the label maps."""
-        states = self.encoder(x / path_scale(t), self.encoder.embed(t, condition), hint)
+        states = self.encoder(
+            x / path_scale(t), self.encoder.embed(t, condition), condition.fractions, hint
+        )
         return EncoderStates(
             self.out_fine(states.fine),
             self.out_coarse(states.coarse),

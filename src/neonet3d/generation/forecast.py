@@ -142,7 +142,7 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
     gain = torch.ones(channels)
 
     def unet() -> FlowUNet:
-        return FlowUNet(channels, (a, b, c), config.unet, N_SCALES)
+        return FlowUNet(channels, (a, b, c), config.unet, N_SCALES, len(schema) - 1)
 
     def autoencoder_objective() -> nn.Module:
         model = Autoencoder(config.autoencoder)

@@ -17,7 +17,7 @@ from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
 from neonet3d.generation.condition import N_SCALES, Condition
-from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.controlnet import ControlNet, class_fractions
 from neonet3d.generation.flow import Velocity, euler, exponential, guided, heun
 from neonet3d.generation.tiles import decode_tiled
 from neonet3d.generation.unet import FlowUNet
@@ -122,6 +122,7 @@ class LatentFlow(nn.Module):
 
         u knows neither, m the mask, c both. What a weight of 1 makes needless is not computed.
         """
+        wanted = wanted.with_mask(class_fractions(maps, self.controlnet.n_classes))
         nothing, hint = wanted.without_label(), self.controlnet.hint_of(maps)
 
         def guided_velocity(x: Tensor, t: Tensor) -> Tensor:
@@ -131,7 +132,7 @@ class LatentFlow(nn.Module):
             mask = self.unet(x, t, nothing, self.controlnet(x, t, nothing, hint))
             if mask_guidance == 1:
                 return guided(both, mask, guidance)
-            neither = self.unet(x, t, nothing)
+            neither = self.unet(x, t, nothing.without_mask())
             return guided(mask, neither, mask_guidance) + guidance * (both - mask)
 
         return guided_velocity
@@ -169,7 +170,13 @@ def load_unet(
     card = read_card(folder, kind="FlowUNet")
     require_parent(folder, card, "anatomy", anatomy)
     config = card.settings(UNetConfig)
-    model = FlowUNet(parent.config["latent_channels"], latent_shape(parent), config, N_SCALES)
+    model = FlowUNet(
+        parent.config["latent_channels"],
+        latent_shape(parent),
+        config,
+        N_SCALES,
+        len(card.classes) - 1,
+    )
     load_weights(folder, model, card)
     fabric().to_device(model)
     return model.eval().requires_grad_(False), card

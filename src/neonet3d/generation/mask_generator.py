@@ -63,7 +63,7 @@ class MaskFlow(nn.Module):
         super().__init__()
         config = card.settings(MasksConfig)
         channels = config.autoencoder.latent_channels
-        self.unet = FlowUNet(channels, latent_shape(card), config.flow, N_NUMBERS)
+        self.unet = FlowUNet(channels, latent_shape(card), config.flow, N_NUMBERS, 0)
         self.statistics = MaskStatistics(len(card.training_cases), len(card.classes))
 
 

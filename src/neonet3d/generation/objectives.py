@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.condition import Condition
-from neonet3d.generation.controlnet import ControlNet, one_hot
+from neonet3d.generation.controlnet import ControlNet, class_fractions, one_hot
 from neonet3d.generation.detail import DetailDecoder
 from neonet3d.generation.energy_score import energy_score, two_of_each
 from neonet3d.generation.flow import draw_times, interpolate
@@ -24,9 +24,11 @@ from neonet3d.generation.unet import FlowUNet
 from neonet3d.generation.wavelet import haar
 from neonet3d.types import ImageBatch, LabelBatch, LabelSchema, LatentBatch
 
+NULL_MASK = 0.1  # share of batches whose mask the flow U-Net is not told
+
 
 class FlowObjective(nn.Module):
-    """E |v(x_t, t, y) - (e - z)|^2; the label is hidden at random so that guidance works."""
+    """E |v(x_t, t, y) - (e - z)|^2; label and mask are hidden at random so that guidance works."""
 
     latent_gain: Tensor
 
@@ -39,10 +41,16 @@ class FlowObjective(nn.Module):
         self.null_label_fraction = null_label_fraction
 
     def forward(
-        self, z: LatentBatch, outcome: Int[Tensor, " b"], numbers: Float[Tensor, "b n"]
+        self,
+        z: LatentBatch,
+        outcome: Int[Tensor, " b"],
+        numbers: Float[Tensor, "b n"],
+        fractions: Float[Tensor, "b k x y z"] | None = None,
     ) -> Tensor:
         noise, t = torch.randn_like(z), draw_times(len(z), z.device)
         condition = Condition.of(outcome, numbers).with_labels_hidden(self.null_label_fraction)
+        if fractions is not None and float(torch.rand(())) >= NULL_MASK:  # of the whole batch
+            condition = condition.with_mask(fractions)
         error = (self.unet(interpolate(z, noise, t), t, condition) - (noise - z)).square()
         return (error * self.latent_gain.view(-1, 1, 1, 1)).mean()
 
@@ -85,9 +93,9 @@ class ControlObjective(nn.Module):
         noise, t = torch.randn_like(z), draw_times(len(z), z.device)
         condition = Condition.of(outcome, numbers).with_labels_hidden(self.null_label_fraction)
         x = interpolate(z, noise, t)
-        velocity = self.unet(
-            x, t, condition, self.controlnet(x, t, condition, self.controlnet.hint_of(label_map))
-        )
+        condition = condition.with_mask(class_fractions(label_map, self.controlnet.n_classes))
+        hint = self.controlnet.hint_of(label_map)
+        velocity = self.unet(x, t, condition, self.controlnet(x, t, condition, hint))
         error = ((velocity - (noise - z)).square() * self.latent_gain.view(-1, 1, 1, 1)).mean(1)
         weight = self.voxel_weight(label_map)
         return (weight * error).sum() / weight.sum()

@@ -27,7 +27,7 @@ from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import AutoencoderObjective
 from neonet3d.generation.condition import N_SCALES
-from neonet3d.generation.controlnet import ControlNet
+from neonet3d.generation.controlnet import ControlNet, class_fractions
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latent_flow import (
     build_autoencoder,
@@ -151,7 +151,7 @@ def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
 
 
 def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
-    """The flow U-Net on what the anatomy does not explain; it sees no label map."""
+    """The flow U-Net on what the anatomy does not explain."""
     autoencoder, parent = data.model
     anatomy, anatomy_card = load_anatomy(folder / "anatomy", parent)
     card = child_card("FlowUNet", config.unet, data, config, anatomy=anatomy_card)
@@ -160,12 +160,16 @@ def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
     latents, label_maps, outcomes, scales = data.encoded
     residuals = anatomy_residuals(anatomy, latents, label_maps)
     shape = latent_shape(card)
-    unet = seeded(config.seed, lambda: FlowUNet(residuals.shape[1], shape, config.unet, N_SCALES))
+    fractions = class_fractions(label_maps, len(card.classes))
+    unet = seeded(
+        config.seed,
+        lambda: FlowUNet(residuals.shape[1], shape, config.unet, N_SCALES, len(card.classes) - 1),
+    )
     unet.gaussian.fit(residuals)
     _fit(
         FlowObjective(unet, autoencoder.encoder.latent_gain, config.unet.null_label_fraction),
         unet,
-        _draw_from([residuals, outcomes, scales], config.unet.loop),
+        _draw_from([residuals, outcomes, scales, fractions], config.unet.loop),
         config.unet.loop,
         folder=folder / "unet",
         card=card,

@@ -5,7 +5,9 @@ scaled by the deviation of x_t:
 
     v(x, t, y) = v_gauss(x, t)  +  F(x / s(t), t, y) / s(t),    s(t)^2 = t^2 + (1 - t)^2
 
-Time, outcome label and numbers (``condition.py``) scale and shift the features of every block.
+Time, outcome label and numbers (``condition.py``) scale and shift the features of every block. The
+classes' fractions in each latent voxel stand beside the latent: so the organs need not wait for the
+ControlNet, which brings what is finer. That is our choice; a share of training draws has no mask.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ class EncoderStates:
 class UNetEncoder(nn.Module):
     """Embedding of time and condition, the way down, the middle; the part a ControlNet copies."""
 
-    def __init__(self, latent_channels: int, config: UNetConfig, n_numbers: int) -> None:
+    def __init__(
+        self, latent_channels: int, config: UNetConfig, n_numbers: int, n_fractions: int
+    ) -> None:
         super().__init__()
         c0, c1 = config.channels
         self.time_channels = c0
@@ -53,7 +57,9 @@ class UNetEncoder(nn.Module):
         self.embed_time = nn.Sequential(nn.Linear(c0, size), nn.SiLU(), nn.Linear(size, size))
         self.embed_label = nn.Embedding(N_LABELS + 1, size)
         self.embed_numbers = zero_initialised(nn.Linear(n_numbers, size, bias=False))
-        self.stem = nn.Conv3d(latent_channels, c0, 3, padding=1)
+        self.n_fractions = n_fractions
+        told = n_fractions + 1 if n_fractions else 0  # and a channel that says whether they are
+        self.stem = nn.Conv3d(latent_channels + told, c0, 3, padding=1)
         self.fine = FilmBlock(c0, c0, size, config.dropout)
         self.down = nn.Conv3d(c0, c1, 3, stride=2, padding=1)
         self.coarse = FilmBlock(c1, c1, size, config.dropout)
@@ -66,9 +72,15 @@ class UNetEncoder(nn.Module):
         return nn.functional.silu(time + told)
 
     def forward(
-        self, x: LatentBatch, embedding: Float[Tensor, "b e"], hint: Tensor | None = None
+        self,
+        x: LatentBatch,
+        embedding: Float[Tensor, "b e"],
+        fractions: Float[Tensor, "b k x y z"] | None,
+        hint: Tensor | None = None,
     ) -> EncoderStates:
         """``hint`` (b, c0, x, y, z) is added after the stem; only a ControlNet gives one."""
+        if self.n_fractions:
+            x = torch.cat([x, self._told(x, fractions)], dim=1)
         h = self.stem(x)
         if hint is not None:
             h = h + hint
@@ -76,22 +88,34 @@ class UNetEncoder(nn.Module):
         coarse = self.coarse(self.down(fine), embedding)
         return EncoderStates(fine, coarse, self.middle(self.attention(coarse), embedding))
 
+    def _told(self, x: LatentBatch, fractions: Tensor | None) -> Float[Tensor, "b k x y z"]:
+        """The fractions and a channel of ones, or zeros where there are none."""
+        if fractions is None:
+            return x.new_zeros(len(x), self.n_fractions + 1, *x.shape[2:])
+        return torch.cat([fractions, torch.ones_like(fractions[:, :1])], dim=1)
+
 
 class FlowUNet(nn.Module):
     """dx/dt of the rectified flow. Latent sizes must be even.
 
     Args:
         n_numbers: how many numbers its conditions hold.
+        n_fractions: how many classes their fractions have; 0 for a U-Net that is told no mask.
     """
 
     def __init__(
-        self, latent_channels: int, latent_shape: Shape, config: UNetConfig, n_numbers: int
+        self,
+        latent_channels: int,
+        latent_shape: Shape,
+        config: UNetConfig,
+        n_numbers: int,
+        n_fractions: int,
     ) -> None:
         super().__init__()
         c0, c1 = config.channels
         size = 2 * c1
         self.gaussian = GaussianVelocity(latent_channels, latent_shape)
-        self.encoder = UNetEncoder(latent_channels, config, n_numbers)
+        self.encoder = UNetEncoder(latent_channels, config, n_numbers, n_fractions)
         self.decode_coarse = FilmBlock(2 * c1, c1, size, config.dropout)
         self.up = nn.ConvTranspose3d(c1, c0, 2, stride=2)
         self.decode_fine = FilmBlock(2 * c0, c0, size, config.dropout)
@@ -111,7 +135,7 @@ class FlowUNet(nn.Module):
         """Velocity at (x, t); ``control`` is a ControlNet's."""
         embedding = self.encoder.embed(t, condition)
         scale = path_scale(t)
-        states = self.encoder(x / scale, embedding)
+        states = self.encoder(x / scale, embedding, condition.fractions)
         if control is not None:
             states = states + control
         h = self.decode_coarse(torch.cat([states.middle, states.coarse], dim=1), embedding)
