@@ -83,5 +83,5 @@ def test_info_is_json_with_the_resolved_configuration(run: Callable[..., Any]) -
     assert found["config"] == expected.model_dump(mode="json")
     assert found["neonet3d"] == version("neonet3d")
     assert found["torch"] == torch.__version__
-    assert found["presets"] == ["demo", "cpu", "gpu"]
+    assert found["presets"] == ["demo", "cpu", "gpu", "liver"]
     assert found["device"]
