@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from neonet3d.cohort.patches import load_patches
 from neonet3d.errors import InputError
@@ -127,6 +129,24 @@ def test_guidance_pushes_away_from_no_label(trained: Any, label_maps: torch.Tens
         for scale in (1.0, 3.0)
     )
     torch.testing.assert_close(first, second, rtol=0, atol=0.02)
+
+
+def test_its_hash_covers_flow_and_detail(copied: Path) -> None:
+    """Another detail decoder of the same autoencoder is another generator; so is another flow."""
+    first = LatentGenerator.load(copied).card.weights_sha256
+    hashes = {first}
+    for part in ("detail", "controlnet"):
+        card = copied / part / "model.json"
+        weights = copied / part / "model.safetensors"
+        tensors = load_file(weights)
+        name = next(iter(tensors))
+        tensors[name] = tensors[name] + 1
+        save_file(tensors, weights)
+        said = json.loads(card.read_text())
+        said["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+        card.write_text(json.dumps(said))
+        hashes.add(LatentGenerator.load(copied).card.weights_sha256)
+    assert len(hashes) == 3
 
 
 def test_mask_and_label_are_guided_apart(trained: Any, label_maps: torch.Tensor) -> None:

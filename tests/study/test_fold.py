@@ -18,6 +18,7 @@ from neonet3d.cohort.volume import Volume
 from neonet3d.config import Config
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.run import untimed
+from neonet3d.generation.generator import LatentGenerator
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.study.fold import ARMS, FoldPaths, count_without_tumour, run_fold, train_models
 
@@ -210,7 +211,7 @@ def test_synthetic_cases_belong_to_the_fold_of_their_generator_and_mask(
     table = list(csv.DictReader(lines, delimiter="\t"))
     synthetic = [row for row in table if row["synthetic"] == "1"]
     sources = {case.digest()[:16]: case.outcome for case in divided.crops.training}
-    generator = read_card(trained.generator / "detail").weights_sha256
+    generator = LatentGenerator.load(trained.generator).card.weights_sha256
     assert synthetic
     for row in synthetic:
         assert sources[row["source_mask"]] == int(row["pni"])

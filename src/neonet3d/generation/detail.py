@@ -6,9 +6,8 @@ An autoencoder returns the mean of what a scan may have been, which is smooth; a
 it from a scan at a glance. This small network adds one *draw* of the rest, at half the resolution.
 It begins as white noise of the measured level of each band, and learns from the energy score
 (``energy_score.py``) how texture depends on tissue, edges and scanner. Its training pairs are the
-fold's patches beside their reconstructions, and beside redrawings by the flow (SDEdit, Meng et al.
-2021, arXiv 2108.01073), so that it also mends what the flow does wrong. It knows no outcome label.
-Having it, and training it so, is our choice.
+fold's patches beside their reconstructions; it knows no outcome label. Having it, and training it
+so, is our choice.
 """
 
 from __future__ import annotations

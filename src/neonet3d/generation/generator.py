@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Self
 
@@ -43,11 +44,16 @@ class LatentGenerator(LatentFlow):
         """
         flow, path = LatentFlow.load(folder), Path(folder) / "detail"
         card = read_card(path, kind="DetailDecoder")
-        require_parent(path, card, "controlnet", flow.card)
+        require_parent(path, card, "autoencoder", read_card(Path(folder) / "autoencoder"))
         detail = build_detail(card)
         load_weights(path, detail, card)
         fabric().to_device(detail)
-        return cls(flow, detail.requires_grad_(False), card).eval()
+        # The detail decoder is no child of the flow: only both hashes say what is drawn.
+        both = flow.card.weights_sha256 + card.weights_sha256
+        whole = card.model_copy(
+            update={"weights_sha256": hashlib.sha256(both.encode()).hexdigest()}
+        )
+        return cls(flow, detail.requires_grad_(False), whole).eval()
 
     @torch.inference_mode()
     def sample(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Self
 
 import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from neonet3d.config import AutoencoderConfig, SamplerName, UNetConfig
@@ -72,46 +70,20 @@ class LatentFlow(nn.Module):
         method: SamplerName = "exponential",
         guidance: float = 1.0,
         mask_guidance: float = 1.0,
-        start: float = 1.0,
     ) -> ImageBatch:
-        """Integrate from noise at t = ``start`` and decode. All on the device."""
+        """Integrate from noise (t = 1) and decode. All on the device."""
         with fabric().autocast():
             velocity = self.velocity(
                 maps, condition, guidance=guidance, mask_guidance=mask_guidance
             )
             match method:
                 case "exponential":
-                    residual = exponential(velocity, self.unet.gaussian, noise, steps, start)
+                    residual = exponential(velocity, self.unet.gaussian, noise, steps)
                 case "euler":
-                    residual = euler(velocity, noise, steps, start)
+                    residual = euler(velocity, noise, steps)
                 case "heun":
-                    residual = heun(velocity, noise, steps, start)
+                    residual = heun(velocity, noise, steps)
             return decode_tiled(self.autoencoder, self.anatomy.restore(residual, maps)).float()
-
-    @torch.inference_mode()
-    def redraw(
-        self,
-        residual: LatentBatch,
-        maps: LabelBatch,
-        labels: Int[Tensor, " b"],
-        log_scale: Float[Tensor, "b 3"],
-        *,
-        start: float,
-        steps: int,
-        generator: torch.Generator,
-    ) -> ImageBatch:
-        """Noise the residual of a latent up to t = ``start`` and draw it again, without detail.
-
-        SDEdit (Meng et al. 2021, arXiv 2108.01073). ``steps`` is for the whole way from t = 1.
-        """
-        here = fabric()
-        residual, maps, labels, log_scale = (
-            here.to_device(x) for x in (residual, maps, labels, log_scale)
-        )
-        noise = here.to_device(torch.randn(residual.shape, generator=generator))
-        noised = (1 - start) * residual + start * noise
-        condition, steps = Condition.of(labels, log_scale), math.ceil(start * steps)
-        return self.decoded(noised, maps, condition, steps=steps, start=start)
 
     def velocity(
         self, maps: LabelBatch, wanted: Condition, *, guidance: float, mask_guidance: float
