@@ -19,7 +19,7 @@ from neonet3d.generation.controlnet import class_fractions
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latent_flow import latent_shape
 
-PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "detail")
+PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail")
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_its_hash_covers_flow_and_detail(copied: Path) -> None:
     """Another detail decoder of the same autoencoder is another generator; so is another flow."""
     first = LatentGenerator.load(copied).card.weights_sha256
     hashes = {first}
-    for part in ("detail", "controlnet"):
+    for part in ("detail", "refiner"):
         card = copied / part / "model.json"
         weights = copied / part / "model.safetensors"
         tensors = load_file(weights)

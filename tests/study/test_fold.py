@@ -29,6 +29,7 @@ ARTEFACTS = SEGMENTERS | {
     "generator/anatomy",
     "generator/unet",
     "generator/controlnet",
+    "generator/refiner",
     "generator/detail",
     *(f"classifiers/{arm}" for arm in ARMS),
 }

@@ -1,4 +1,4 @@
-"""LatentGenerator: NeoGen's five parts, from autoencoder to detail, as one that draws volumes."""
+"""LatentGenerator: NeoGen's six parts, from autoencoder to detail, as one that draws volumes."""
 
 from __future__ import annotations
 
@@ -33,25 +33,31 @@ class LatentGenerator(LatentFlow):
 
     def __init__(self, flow: LatentFlow, detail: DetailDecoder, card: ArtefactCard) -> None:
         super().__init__(flow.autoencoder, flow.anatomy, flow.unet, flow.controlnet, card)
+        self.refiner = flow.refiner
         self.detail = detail
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Load the five parts of a folder and check that they belong together.
+        """Load the six parts of a folder and check that they belong together.
 
         Raises:
             InputError: a part is missing, damaged, or was trained on another part.
         """
-        flow, path = LatentFlow.load(folder), Path(folder) / "detail"
+        folder, flow = Path(folder), LatentFlow.load(folder)
+        path = folder / "refiner"
+        refined = read_card(path, kind="Refiner")
+        require_parent(path, refined, "controlnet", flow.card)
+        load_weights(path, flow.refiner, refined)
+        path = folder / "detail"
         card = read_card(path, kind="DetailDecoder")
-        require_parent(path, card, "autoencoder", read_card(Path(folder) / "autoencoder"))
+        require_parent(path, card, "autoencoder", read_card(folder / "autoencoder"))
         detail = build_detail(card)
         load_weights(path, detail, card)
         fabric().to_device(detail)
-        # The detail decoder is no child of the flow: only both hashes say what is drawn.
-        both = flow.card.weights_sha256 + card.weights_sha256
+        # The detail decoder is no child of the flow: only all hashes say what is drawn.
+        hashes = "".join(part.weights_sha256 for part in (flow.card, refined, card))
         whole = card.model_copy(
-            update={"weights_sha256": hashlib.sha256(both.encode()).hexdigest()}
+            update={"weights_sha256": hashlib.sha256(hashes.encode()).hexdigest()}
         )
         return cls(flow, detail.requires_grad_(False), whole).eval()
 

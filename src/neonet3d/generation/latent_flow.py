@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Self
 
@@ -17,13 +18,17 @@ from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
 from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.controlnet import ControlNet, class_fractions
 from neonet3d.generation.flow import Velocity, euler, exponential, guided, heun
+from neonet3d.generation.refiner import Refiner
 from neonet3d.generation.tiles import decode_tiled
 from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import ImageBatch, LabelBatch, LatentBatch, Shape
 
 
 class LatentFlow(nn.Module):
-    """What draws smooth patches: all of NeoGen but the detail decoder."""
+    """What draws smooth patches: all of NeoGen but the detail decoder.
+
+    ``refiner`` is the identity until it is given its weights.
+    """
 
     def __init__(
         self,
@@ -38,11 +43,12 @@ class LatentFlow(nn.Module):
         self.anatomy = anatomy
         self.unet = unet
         self.controlnet = controlnet
+        self.refiner = Refiner(len(card.classes))
         self.card = card
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Load the parts of a folder and check that they belong together.
+        """Load the parts of a folder but refiner and detail; check that they belong together.
 
         Raises:
             InputError: a part is missing, damaged, or was trained on another part.
@@ -70,20 +76,41 @@ class LatentFlow(nn.Module):
         method: SamplerName = "exponential",
         guidance: float = 1.0,
         mask_guidance: float = 1.0,
+        start: float = 1.0,
     ) -> ImageBatch:
-        """Integrate from noise (t = 1) and decode. All on the device."""
+        """Integrate from noise at t = ``start``, decode and refine. All on the device."""
         with fabric().autocast():
             velocity = self.velocity(
                 maps, condition, guidance=guidance, mask_guidance=mask_guidance
             )
             match method:
                 case "exponential":
-                    residual = exponential(velocity, self.unet.gaussian, noise, steps)
+                    residual = exponential(velocity, self.unet.gaussian, noise, steps, start)
                 case "euler":
-                    residual = euler(velocity, noise, steps)
+                    residual = euler(velocity, noise, steps, start)
                 case "heun":
-                    residual = heun(velocity, noise, steps)
-            return decode_tiled(self.autoencoder, self.anatomy.restore(residual, maps)).float()
+                    residual = heun(velocity, noise, steps, start)
+            decoded = decode_tiled(self.autoencoder, self.anatomy.restore(residual, maps)).float()
+        return self.refiner(decoded, maps)
+
+    @torch.inference_mode()
+    def redraw(
+        self,
+        residual: LatentBatch,
+        maps: LabelBatch,
+        condition: Condition,
+        *,
+        start: float,
+        steps: int,
+        generator: torch.Generator,
+    ) -> ImageBatch:
+        """Noise the residual of a latent up to t = ``start`` and draw it again. All on the device.
+
+        SDEdit (Meng et al. 2021, arXiv 2108.01073). ``steps`` is for the whole way from t = 1.
+        """
+        noise = torch.randn(residual.shape, generator=generator).to(residual.device)
+        noised = (1 - start) * residual + start * noise
+        return self.decoded(noised, maps, condition, steps=math.ceil(start * steps), start=start)
 
     def velocity(
         self, maps: LabelBatch, wanted: Condition, *, guidance: float, mask_guidance: float

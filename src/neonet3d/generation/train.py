@@ -1,4 +1,4 @@
-"""Training NeoGen: autoencoder, anatomy prior, U-Net, ControlNet, detail, each an artefact.
+"""Training NeoGen: autoencoder, anatomy, U-Net, ControlNet, refiner, detail, each an artefact.
 
 Each function is handed a fold and reads ``fold.training`` only. A folder that already holds the
 model it would make is read instead; a half-trained one goes on from its last state.
@@ -44,6 +44,7 @@ from neonet3d.generation.latents import (
 )
 from neonet3d.generation.objectives import ControlObjective, FlowObjective
 from neonet3d.generation.train_detail import train_detail
+from neonet3d.generation.train_refiner import fit_refiner
 from neonet3d.generation.unet import FlowUNet
 
 INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the autoencoder trains
@@ -54,8 +55,8 @@ def train_generator(
 ) -> LatentGenerator:
     """NeoGen on the training cases of one fold.
 
-    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/`` and ``detail/`` below
-    ``folder``.
+    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/``, ``refiner/`` and ``detail/``
+    below ``folder``.
 
     Raises:
         InputError: cases without masks, or a folder that holds something else.
@@ -69,6 +70,8 @@ def train_generator(
         _train_unet(latents, config, folder)
     with timed("train ControlNet"):
         _train_controlnet(latents, config, folder)
+    with timed("fit refiner"):
+        fit_refiner(latents, config, folder)
     with timed("train detail decoder"):
         train_detail(latents, config, folder)
     return LatentGenerator.load(folder)
