@@ -186,3 +186,5 @@ def test_an_edit_moves_resizes_or_inserts() -> None:
     moved = TumourEdit(move=True, volume_mm3=None).apply(old, SCHEMA, SPACING_MM, rng)
     assert (moved == TUMOUR).sum() == (old == TUMOUR).sum()
     assert not np.array_equal(moved, old)
+    with pytest.raises(InputError, match="A tumour of 0 mm3"):
+        TumourEdit(move=False, volume_mm3=0).apply(old, SCHEMA, SPACING_MM, rng)

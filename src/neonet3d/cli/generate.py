@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -27,9 +27,6 @@ from neonet3d.cli.options import (
     training_fold,
 )
 from neonet3d.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     help="NeoGen / 3D-LLDM: train a generator, draw volumes with masks, balance, evaluate.",
@@ -167,6 +164,9 @@ def sample(
         found, sentence = draw_new_masks(generator, model, out, sampler, wanted, seed=settings.seed)
         show({"cohort": str(out)} | found, as_json=as_json, sentence=f"{out}: {sentence}")
         return
+    edit = None
+    if move_tumour or tumour_volume is not None:
+        edit = TumourEdit(move_tumour, tumour_volume)
     cohort = sample_cohort(
         generator,
         cases_to_apply(masks, fold, settings.seed, splits),
@@ -175,7 +175,7 @@ def sample(
         seed=settings.seed,
         n=n,
         label=outcome,
-        edit=TumourEdit(move_tumour, tumour_volume) if move_tumour or tumour_volume else None,
+        edit=edit,
     )
     show(
         {"cohort": str(out), "cases": len(cohort)},

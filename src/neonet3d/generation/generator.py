@@ -79,7 +79,7 @@ class LatentGenerator(LatentFlow):
         Args:
             label_maps: on the generator's grid, with its classes.
             labels: 0 or 1, or -1 for "not said".
-            steps: of the sampler; four exponential ones are about as exact as twenty of Euler's.
+            steps: of the sampler.
             method: a sampler of ``flow.py``.
             guidance: classifier-free guidance of the label; 1 is none.
             mask_guidance: of the mask.

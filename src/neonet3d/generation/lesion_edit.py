@@ -19,9 +19,9 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 
 from neonet3d.errors import InputError, RunError
+from neonet3d.metrics.lesions import TOUCHING
 from neonet3d.types import LabelMap, LabelSchema, Shape, Triple
 
-TOUCHING = ndimage.generate_binary_structure(3, 3)  # 26 neighbours
 SHARE_OUTSIDE = 0.1  # of a shape that may be cut off at the liver's border
 SHARE_ON_OTHERS = 0.15  # of a shape that veins and other classes may take away
 FILL_REACH_MM = 3.0  # standard deviation of the surroundings that say what fills a hole
@@ -83,9 +83,13 @@ class TumourEdit:
         """The edited map.
 
         Raises:
-            InputError: classes without a tumour, or none to move.
+            InputError: classes without a tumour, none to move, or a volume that is not positive.
             RunError: no room for it.
         """
+        if self.volume_mm3 is not None and self.volume_mm3 <= 0:
+            raise InputError(
+                f"A tumour of {self.volume_mm3:g} mm3 was asked for. Ask for a positive volume."
+            )
         has_one = bool((label_map == schema.value("tumour")).any())
         if self.move:
             label_map = move_tumour(label_map, schema, spacing_mm, rng)

@@ -24,7 +24,8 @@ from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError, RunError
 from neonet3d.generation.condition import Condition
 from neonet3d.generation.flow import Velocity, euler
-from neonet3d.generation.generator import SAMPLE_BATCH, latent_shape
+from neonet3d.generation.generator import SAMPLE_BATCH
+from neonet3d.generation.latent_flow import latent_shape, require_parent
 from neonet3d.generation.lesion_edit import resize_tumour
 from neonet3d.generation.mask_autoencoder import MaskAutoencoder
 from neonet3d.generation.mask_statistics import (
@@ -93,11 +94,7 @@ class MaskGenerator(nn.Module):
         folder = Path(folder)
         autoencoder, parent = load_mask_autoencoder(folder / "autoencoder")
         card = read_card(folder / "flow", kind="MaskFlow")
-        if card.parents.get("autoencoder") != parent.weights_sha256:
-            raise InputError(
-                f"{folder / 'flow'} was trained on another autoencoder than the one beside it. "
-                "Keep the parts of one training together."
-            )
+        require_parent(folder / "flow", card, "autoencoder", parent)
         flow = MaskFlow(card)
         load_weights(folder / "flow", flow, card)
         model = cls(autoencoder, flow, card).eval()

@@ -13,9 +13,9 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from neonet3d.errors import InputError
+from neonet3d.metrics.lesions import TOUCHING
 from neonet3d.types import LabelMap, LabelSchema, Triple
 
-TOUCHING = ndimage.generate_binary_structure(3, 3)  # 26 neighbours
 STRAY_QUANTILE = 0.02  # of the sizes of a class's pieces in training; smaller ones are stray
 ROUNDING = 1e-4  # volumes are stored in float32
 N_NUMBERS = 5  # standardised log volume, no tumour, log scale along x, y, z

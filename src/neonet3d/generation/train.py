@@ -36,6 +36,7 @@ from neonet3d.generation.latent_flow import (
     load_unet,
 )
 from neonet3d.generation.latents import (
+    ENCODE_BATCH,
     FoldLatents,
     anatomy_residuals,
     child_card,
@@ -92,10 +93,9 @@ def require_masks(fold: Fold) -> None:
 
 
 def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
-    """The autoencoder, its latent statistics and its residual texture.
+    """The autoencoder and its latent statistics.
 
-    All that a classifier on frozen features needs. The texture is measured on the training
-    reconstructions.
+    All that a classifier on frozen features needs.
     """
     grid, normaliser = fit_patches(fold.training, shortest=SHORTEST_X * GRID_MULTIPLE)
     card = new_card(
@@ -163,7 +163,9 @@ def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
     latents, label_maps, outcomes, scales = data.encoded
     residuals = anatomy_residuals(anatomy, latents, label_maps)
     shape = latent_shape(card)
-    fractions = class_fractions(label_maps, len(card.classes))
+    fractions = torch.cat(
+        [class_fractions(part, len(card.classes)) for part in label_maps.split(ENCODE_BATCH)]
+    )
     unet = seeded(
         config.seed,
         lambda: FlowUNet(residuals.shape[1], shape, config.unet, N_SCALES, len(card.classes) - 1),

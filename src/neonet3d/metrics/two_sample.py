@@ -50,10 +50,9 @@ def two_sample_auc(
     standardised inside each fold.
 
     The interval is a percentile bootstrap over cases of the out-of-fold scores; that the folds
-    share training rows is not in it, so it is short: between two sets of 60 or 100 from one normal
-    distribution its lower end lay above 0.5 seven times in a hundred. Where the two sides are
-    separated perfectly it would have no length: then it is Newcombe's score interval, which depends
-    on the AUC and the numbers of cases alone, and ``method`` names it. An AUC below 0.5 is chance
+    share training rows is not in it, so it is short. Where the two sides are separated perfectly it
+    would have no length: then it is Newcombe's score interval, which depends on the AUC and the
+    numbers of cases alone, and ``method`` names it. An AUC below 0.5 is chance
     too.
 
     Sources: Lopez-Paz & Oquab, ICLR 2017 (the test; they count accuracy, we rank, for the two sets
