@@ -35,6 +35,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from generator_data import cohorts, write_phantoms
 from generator_measures import (
     Result,
     adherence,
@@ -234,7 +235,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
         *("--model", work / "model", "--segmenter", work / "segmenter"),
     )
     new_words = ("generate", "sample", work / "model", work / "new", "--new-masks", "--n", N_NEW)
-    new = command(work / "new.json", *new_words, "--training", cohort, *fold_words, *settings)
+    new = command(work / "new.json", *new_words, "--training", cohort, *fold_words[-2:], *settings)
     new["adherence"] = keep(
         "adherence-new", lambda: adherence(segmenter, Cohort.open(work / "new"))
     )

@@ -9,8 +9,9 @@ whole training set (the tutorial takes the first batch's); latents whose axes do
 are padded, as ``ControlNetLatentDiffusionInferer`` does with ``ldm_latent_shape``, but the mask is
 padded too instead of stretched; DDIM's steps are spaced evenly by the whole steps that
 ``DDIMScheduler.step`` goes back (``set_timesteps`` spaces them by another amount); predictions are
-not clipped; the training set is encoded once (posterior means), not at each step; and the
-perceptual loss, which needs weights from the network, is left out with the time it would take.
+not clipped; the training set is encoded once (posterior means), not at each step; gradients that
+oneDNN gets wrong in bf16 on short grids are taken in float32; and the perceptual loss, which needs
+weights from the network, is left out with the time it would take.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import seeded
+from neonet3d.segmentation.convolution import guard_short_grids
 
 LATENT_CHANNELS = 4
 LEARNING_RATE = 1e-4  # of the autoencoder, its discriminator and the diffusion, as the tutorials
@@ -183,6 +185,8 @@ class LatentDiffusion:
             conditioning_embedding_in_channels=n_classes,
             conditioning_embedding_num_channels=(16,),
         )
+        for part in (unet, controlnet):
+            guard_short_grids(part)
         parts = (here.to_device(part) for part in (autoencoder, unet, controlnet))
         return cls(*parts, n_classes=n_classes, labelled=labelled, scale=1.0)
 

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 from threadpoolctl import ThreadpoolController
+from torch import nn
 
 SHORTEST_X = 3
 """Least voxels along the first axis of any grid that a 3x3x3 convolution trains on.
@@ -54,6 +55,19 @@ def fabric() -> Fabric:
         # Otherwise every new tensor is filled with NaN first, which costs time and proves nothing.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return made
+
+
+def cast_frozen(network: nn.Module) -> None:
+    """Weights of convolutions and linear layers, as autocast would have them, once and for all.
+
+    Autocast keeps what it casts only for weights that are trained; frozen ones it would cast again
+    at every call. Results are the same to the bit. For networks that are used and not saved.
+    """
+    if fabric().strategy.precision.precision != "bf16-mixed":
+        return
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
+            layer.requires_grad_(False).bfloat16()
 
 
 def device_summary() -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from neonet3d.config import DetailConfig, SamplerName
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
-from neonet3d.engine.device import fabric
+from neonet3d.engine.device import cast_frozen, fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.detail import DetailDecoder
@@ -53,6 +53,7 @@ class LatentGenerator(LatentFlow):
         require_parent(path, card, "autoencoder", read_card(folder / "autoencoder"))
         detail = build_detail(card)
         load_weights(path, detail, card)
+        cast_frozen(detail)
         fabric().to_device(detail)
         # The detail decoder is no child of the flow: only all hashes say what is drawn.
         hashes = "".join(part.weights_sha256 for part in (flow.card, refined, card))

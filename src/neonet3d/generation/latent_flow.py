@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neonet3d.config import AutoencoderConfig, SamplerName, UNetConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
-from neonet3d.engine.device import fabric
+from neonet3d.engine.device import cast_frozen, fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
@@ -62,6 +62,8 @@ class LatentFlow(nn.Module):
         controlnet = ControlNet(unet, len(card.classes))
         load_weights(folder / "controlnet", controlnet, card)
         model = cls(autoencoder, anatomy, unet, controlnet, card).eval()
+        for network in (autoencoder, unet, controlnet):
+            cast_frozen(network)
         fabric().to_device(model)
         return model
 
