@@ -164,6 +164,14 @@ def _ends(outcomes: np.ndarray, runs: list[np.ndarray]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def speedups(seconds: dict[str, dict[str, float]], ours: str) -> dict[str, dict[str, float]]:
+    """Of one way of ours over the rival: by batch, by the rival's precision."""
+    return {
+        batch: {name: of[f"rival-{name}"] / of[ours] for name in ("float32", "bf16")}
+        for batch, of in seconds.items()
+    }
+
+
 def first_at(curve: Sequence[Sequence[float]], psnr: float) -> float | None:
     return next((seconds for seconds, reached in curve if reached >= psnr), None)
 

@@ -53,9 +53,11 @@ def summary(of: Found) -> Iterator[str]:
         f"| the same, to the rival's best ({of['rival_best_psnr']:.2f} dB) | "
         + ("not reached |" if at_best is None else f"{at_best:.1f} times as fast |")
     )
-    yield f"| a volume, {of['standard_steps']} steps | {of['sampling_speedup']:.1f} times as fast |"
-    mode, steps = of["few_mode"]
-    yield f"| a volume, {mode}, {steps} steps | {of['few_step_speedup']:.1f} times as fast |"
+    mode, few = of["few_mode"]
+    for steps, key in ((of["standard_steps"], "sampling"), (few, "few_step")):
+        for batch, ratios in of[f"{key}_speedups"].items():
+            texts = [f"{ratio:.1f} ({name})" for name, ratio in ratios.items()]
+            yield f"| a volume, {mode}, {steps} steps, {batch} | {', '.join(texts)} times as fast |"
     yield f"| share of the peak, flow U-Net's training step | {of['peak_fraction']:.2f} |"
     yield f"| share of the peak, autoencoder's | {of['autoencoder_peak_fraction']:.2f} |"
 
@@ -67,17 +69,19 @@ def images(of: Found) -> Iterator[str]:
     yield "that of a segmenter trained on the real training cases; C2ST is on region Haar features."
     yield ""
     yield (
-        "| images | ms a volume | KID (floor) | FID (floor) | C2ST | lowest Dice ratio | Dice: "
+        "| images | "
+        + " | ".join(f"ms a volume, {batch}" for batch in of["seconds"])
+        + " | KID (floor) | FID (floor) | C2ST | lowest Dice ratio | Dice: "
         + " | ".join(classes)
         + " |"
     )
-    yield "|---" * (6 + len(classes)) + "|"
+    yield "|---" * (5 + len(of["seconds"]) + len(classes)) + "|"
     for name, row in of["table"].items():
         key = "rival-float32" if name == "rival" else name
-        seconds = of["seconds"].get(key)
+        seconds = [of["seconds"][batch].get(key) for batch in of["seconds"]]
         compared = "kid" in row
         cells = [
-            "-" if seconds is None else f"{1e3 * seconds:.0f}",
+            *("-" if value is None else f"{1e3 * value:.0f}" for value in seconds),
             f"{row['kid']:.4f} ({row['kid_floor']:.4f})" if compared else "-",
             f"{row['fid']:.1f} ({row['fid_floor']:.1f})" if compared else "-",
             cell(row["c2st"]) if compared else "-",
@@ -86,7 +90,8 @@ def images(of: Found) -> Iterator[str]:
         ]
         yield f"| {name} | {' | '.join(cells)} |"
     yield ""
-    yield f"The rival in bf16: {1e3 * of['seconds']['rival-bf16']:.0f} ms a volume."
+    theirs = [f"{1e3 * each['rival-bf16']:.0f} ({k})" for k, each in of["seconds"].items()]
+    yield f"The rival in bf16: {', '.join(theirs)} ms a volume."
 
 
 def judged(of: Found) -> Iterator[str]:

@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neonet3d.cohort.patches import load_patches
+from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.controlnet import class_fractions
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latent_flow import latent_shape
 
-PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail")
+PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail", "calibration")
 
 
 @pytest.fixture
@@ -131,11 +132,11 @@ def test_guidance_pushes_away_from_no_label(trained: Any, label_maps: torch.Tens
     torch.testing.assert_close(first, second, rtol=0, atol=0.02)
 
 
-def test_its_hash_covers_flow_and_detail(copied: Path) -> None:
+def test_its_hash_covers_all_that_draws(copied: Path) -> None:
     """Another detail decoder of the same autoencoder is another generator; so is another flow."""
     first = LatentGenerator.load(copied).card.weights_sha256
     hashes = {first}
-    for part in ("detail", "refiner"):
+    for part in ("calibration", "detail", "refiner"):
         card = copied / part / "model.json"
         weights = copied / part / "model.safetensors"
         tensors = load_file(weights)
@@ -145,8 +146,12 @@ def test_its_hash_covers_flow_and_detail(copied: Path) -> None:
         said = json.loads(card.read_text())
         said["weights_sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
         card.write_text(json.dumps(said))
+        child = copied / "calibration" / "model.json"
+        of_child = json.loads(child.read_text())
+        of_child["parents"] |= {part: said["weights_sha256"]} if part != "calibration" else {}
+        child.write_text(json.dumps(of_child))
         hashes.add(LatentGenerator.load(copied).card.weights_sha256)
-    assert len(hashes) == 3
+    assert len(hashes) == 4
 
 
 def test_mask_and_label_are_guided_apart(trained: Any, label_maps: torch.Tensor) -> None:
@@ -156,7 +161,7 @@ def test_mask_and_label_are_guided_apart(trained: Any, label_maps: torch.Tensor)
     told = told.with_mask(class_fractions(label_maps, len(g.card.classes)))
     x = torch.randn(n, 4, *latent_shape(g.card), generator=torch.Generator().manual_seed(1))
     t = torch.full((n,), 0.6)
-    with torch.no_grad():
+    with torch.no_grad(), fabric().autocast():
         hint = g.controlnet.hint_of(label_maps)
         both = g.unet(x, t, told, g.controlnet(x, t, told, hint))
         nobody = told.without_label()

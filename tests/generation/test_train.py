@@ -19,7 +19,7 @@ from neonet3d.engine.device import SHORTEST_X
 from neonet3d.errors import InputError
 from neonet3d.generation.train import train_autoencoder, train_generator
 
-PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail")
+PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail", "calibration")
 
 
 class KilledError(Exception):

@@ -1,13 +1,15 @@
 """The detail decoder: draws what the latent lost, texture above all, in one pass.
 
-    haar(scan) = haar(decoded) + s * F(decoded, map, texture profile, noise)
+    haar(scan) = haar(refined) + s * F(refined, map, texture profile, noise)
 
 An autoencoder returns the mean of what a scan may have been, which is smooth; a classifier tells
 it from a scan at a glance. This small network adds one *draw* of the rest, at half the resolution.
 It begins as white noise of the measured level of each band, and learns from the energy score
 (``energy_score.py``) how texture depends on tissue, edges and scanner. Its training pairs are the
-fold's patches beside their reconstructions; it knows no outcome label. Having it, and training it
-so, is our choice.
+fold's patches beside their reconstructions; it knows no outcome label. A refiner goes before it, as
+it does when the flow draws, but one that was fitted on reconstructions: a decoder that has learned
+to sharpen what is blurred would sharpen twice what the flow's refiner has sharpened. Having the
+detail decoder, and training it so, is our choice.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from neonet3d.config import DetailConfig
 from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.blocks import ChannelNorm, FilmResidualBlock, zero_initialised
 from neonet3d.generation.controlnet import one_hot, space_to_depth
+from neonet3d.generation.refiner import Refiner
 from neonet3d.generation.texture import BANDS, PROFILE, texture_profiles
 from neonet3d.generation.tiles import LARGEST_TILE, choose_core, map_tiles, reach
 from neonet3d.generation.wavelet import haar, haar_inverse
@@ -35,7 +38,9 @@ Bands = Float[Tensor, "b 8 x y z"]
 
 
 class DetailDecoder(nn.Module):
-    """One draw of the detail of a decoded patch. No statistic crosses voxels.
+    """One draw of the detail of a refined patch. No statistic crosses voxels.
+
+    ``refiner`` is that of reconstructions, fitted before training.
 
     Buffers, measured on the training fold: ``band_spread`` (8,) of what reconstructions lack;
     ``profile_mean`` and ``profile_spread`` (16,) standardise texture profiles; ``profiles`` (n, 16)
@@ -51,6 +56,7 @@ class DetailDecoder(nn.Module):
         super().__init__()
         c = config.channels
         self.n_classes = n_classes
+        self.refiner = Refiner(n_classes)
         self.embed = nn.Sequential(
             nn.Linear(PROFILE, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU()
         )

@@ -1,4 +1,4 @@
-"""LatentGenerator: NeoGen's six parts, from autoencoder to detail, as one that draws volumes."""
+"""LatentGenerator: NeoGen's seven parts, from autoencoder to calibration, as one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Self
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from neonet3d.config import DetailConfig, SamplerName
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import cast_frozen, fabric
 from neonet3d.errors import InputError
+from neonet3d.generation.band_calibration import BandCalibration
 from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.detail import DetailDecoder
 from neonet3d.generation.latent_flow import LatentFlow, latent_shape, require_parent
@@ -21,6 +22,7 @@ from neonet3d.generation.latents import reconstructions
 from neonet3d.types import ImageBatch, LabelBatch
 
 SAMPLE_BATCH = 16
+CALIBRATED = ("controlnet", "refiner", "detail")  # parts that a calibration belongs to
 
 
 class LatentGenerator(LatentFlow):
@@ -35,14 +37,29 @@ class LatentGenerator(LatentFlow):
         super().__init__(flow.autoencoder, flow.anatomy, flow.unet, flow.controlnet, card)
         self.refiner = flow.refiner
         self.detail = detail
+        self.calibrations = nn.ModuleDict(
+            {name: BandCalibration(len(card.classes)) for name in ("draws", "reconstructions")}
+        )
+        fabric().to_device(self.calibrations)
 
     @classmethod
     def load(cls, folder: Path | str) -> Self:
-        """Load the six parts of a folder and check that they belong together.
+        """Load the seven parts of a folder and check that they belong together.
 
         Raises:
             InputError: a part is missing, damaged, or was trained on another part.
         """
+        path, model = Path(folder) / "calibration", cls.load_uncalibrated(folder)
+        card = read_card(path, kind="BandCalibration")
+        for name in CALIBRATED:
+            require_parent(path, card, name, read_card(Path(folder) / name))
+        load_weights(path, model.calibrations, card)
+        model.card = model.card.model_copy(update={"weights_sha256": _joint_hash(model.card, card)})
+        return model
+
+    @classmethod
+    def load_uncalibrated(cls, folder: Path | str) -> Self:
+        """The same without the calibration, which is fitted on what this draws."""
         folder, flow = Path(folder), LatentFlow.load(folder)
         path = folder / "refiner"
         refined = read_card(path, kind="Refiner")
@@ -56,10 +73,8 @@ class LatentGenerator(LatentFlow):
         cast_frozen(detail)
         fabric().to_device(detail)
         # The detail decoder is no child of the flow: only all hashes say what is drawn.
-        hashes = "".join(part.weights_sha256 for part in (flow.card, refined, card))
-        whole = card.model_copy(
-            update={"weights_sha256": hashlib.sha256(hashes.encode()).hexdigest()}
-        )
+        joint = _joint_hash(flow.card, refined, card)
+        whole = card.model_copy(update={"weights_sha256": joint})
         return cls(flow, detail.requires_grad_(False), whole).eval()
 
     @torch.inference_mode()
@@ -126,7 +141,7 @@ class LatentGenerator(LatentFlow):
                 guidance=guidance,
                 mask_guidance=mask_guidance,
             )
-            images.append(self._with_detail(decoded, maps, generator))
+            images.append(self._finished("draws", decoded, maps, generator))
         return torch.cat(images)
 
     @torch.inference_mode()
@@ -138,8 +153,9 @@ class LatentGenerator(LatentFlow):
         for part, maps in zip(
             images.split(SAMPLE_BATCH), label_maps.split(SAMPLE_BATCH), strict=True
         ):
-            decoded = here.to_device(reconstructions(self.autoencoder, part)[:, None])
-            made.append(self._with_detail(decoded, here.to_device(maps), generator))
+            maps = here.to_device(maps)
+            decoded = self.detail.refiner(reconstructions(self.autoencoder, part)[:, None], maps)
+            made.append(self._finished("reconstructions", decoded, maps, generator))
         return torch.cat(made)
 
     @torch.inference_mode()
@@ -153,11 +169,24 @@ class LatentGenerator(LatentFlow):
             ratios.append(10 * torch.log10(4 / (returned - part).square().mean((1, 2, 3))))
         return torch.cat(ratios)
 
-    def _with_detail(
-        self, decoded: ImageBatch, maps: LabelBatch, generator: torch.Generator
+    def _finished(
+        self, origin: str, decoded: ImageBatch, maps: LabelBatch, generator: torch.Generator
     ) -> Float[Tensor, "b x y z"]:
+        """Refined patches with detail, calibrated; on the CPU."""
         with fabric().autocast():
-            return self.detail.draw(decoded, maps, generator)[:, 0].cpu()
+            drawn = self.detail.draw(decoded, maps, generator)
+        calibrated = self.calibration_of(origin)(drawn, maps)
+        return calibrated[:, 0].cpu()
+
+    def calibration_of(self, origin: str) -> BandCalibration:
+        """Of "draws" or of "reconstructions"."""
+        found = self.calibrations[origin]
+        assert isinstance(found, BandCalibration)
+        return found
+
+
+def _joint_hash(*cards: ArtefactCard) -> str:
+    return hashlib.sha256("".join(card.weights_sha256 for card in cards).encode()).hexdigest()
 
 
 def build_detail(card: ArtefactCard) -> DetailDecoder:

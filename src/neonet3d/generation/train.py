@@ -1,7 +1,8 @@
-"""Training NeoGen: autoencoder, anatomy, U-Net, ControlNet, refiner, detail, each an artefact.
+"""Training NeoGen: autoencoder, anatomy, U-Net, ControlNet, refiner, detail, calibration.
 
-Each function is handed a fold and reads ``fold.training`` only. A folder that already holds the
-model it would make is read instead; a half-trained one goes on from its last state.
+Each is an artefact. Each function is handed a fold and reads ``fold.training`` only. A folder that
+already holds the model it would make is read instead; a half-trained one goes on from its last
+state.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import AutoencoderObjective
 from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.controlnet import ControlNet, class_fractions
+from neonet3d.generation.fit_calibration import fit_calibration
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latent_flow import (
     build_autoencoder,
@@ -56,8 +58,8 @@ def train_generator(
 ) -> LatentGenerator:
     """NeoGen on the training cases of one fold.
 
-    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/``, ``refiner/`` and ``detail/``
-    below ``folder``.
+    Writes ``autoencoder/``, ``anatomy/``, ``unet/``, ``controlnet/``, ``refiner/``, ``detail/`` and
+    ``calibration/`` below ``folder``.
 
     Raises:
         InputError: cases without masks, or a folder that holds something else.
@@ -75,6 +77,8 @@ def train_generator(
         fit_refiner(latents, config, folder)
     with timed("train detail decoder"):
         train_detail(latents, config, folder)
+    with timed("fit calibration"):
+        fit_calibration(latents, config, folder)
     return LatentGenerator.load(folder)
 
 

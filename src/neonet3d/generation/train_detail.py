@@ -1,4 +1,4 @@
-"""Training the detail decoder: patches beside their reconstructions."""
+"""Training the detail decoder: patches beside their refined reconstructions."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from torch import Tensor
 from neonet3d.cohort.patches import orientations_of
 from neonet3d.config import Config
 from neonet3d.engine.artefact import claim_folder, save_artefact
+from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
+from neonet3d.generation.detail import DetailDecoder
 from neonet3d.generation.generator import build_detail
-from neonet3d.generation.latents import VIEWS, FoldLatents, child_card, reconstructions
+from neonet3d.generation.latents import (
+    ENCODE_BATCH,
+    VIEWS,
+    FoldLatents,
+    child_card,
+    reconstructions,
+)
 from neonet3d.generation.objectives import DetailObjective
-from neonet3d.types import Shape
+from neonet3d.types import LabelBatch, Shape
 
 PAIRS = 512  # patches, evenly taken over the positions, are plenty for a texture
 CROP = 32  # voxels of an edge; texture is local, and small crops are many
@@ -27,22 +35,22 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
     if claim_folder(folder / "detail", card):
         return
     detail = seeded(config.seed, lambda: build_detail(card))
-    patches = data.patches
-    detail.fit_texture(
-        patches.images,
-        reconstructions(autoencoder, patches.images).cpu(),
-        patches.required_label_maps(),
-    )
-    every = -(-VIEWS * len(patches) // PAIRS)
-    scans, decoded, label_maps = [], [], []
+    every = -(-VIEWS * len(data.patches) // PAIRS)
+    views = []
     for number, view in enumerate(data.views()):
-        rows = torch.arange(len(patches))
-        rows = rows[(rows + number * len(patches)) % every == 0]
-        scans.append(view.images[rows])
-        decoded.append(reconstructions(autoencoder, view.images[rows]).cpu())
-        label_maps.append(view.required_label_maps()[rows])
+        rows = torch.arange(len(view))
+        rows = rows[(rows + number * len(view)) % every == 0]
+        decoded = reconstructions(autoencoder, view.images[rows]).cpu()
+        views.append((view.images[rows], decoded, view.required_label_maps()[rows]))
+    scans, decoded, label_maps = (torch.cat(part) for part in zip(*views, strict=True))
+    _fit_refiner(detail, scans, decoded, label_maps)
+    refined, maps = _refined(detail, decoded, label_maps), data.patches.required_label_maps()
+    images = data.patches.images
+    detail.fit_texture(
+        images, _refined(detail, reconstructions(autoencoder, images).cpu(), maps), maps
+    )
+    pairs = (scans, refined, label_maps)
     profiles = detail.profiles.repeat(VIEWS, 1)[::every]
-    pairs = [torch.cat(part) for part in (scans, decoded, label_maps)]
     orientations, loop = orientations_of(card.grid), config.detail.loop
 
     def draw(generator: torch.Generator) -> list[Tensor]:
@@ -64,6 +72,32 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
         folder / "detail", detail, card.model_copy(update={"facts": {"training_loss": loss}})
     )
     remove_training_state(folder / "detail")
+
+
+@torch.no_grad()
+def _fit_refiner(
+    detail: DetailDecoder, scans: Tensor, decoded: Tensor, label_maps: LabelBatch
+) -> None:
+    regression, here = detail.refiner.regression(), fabric()
+    fabric().to_device(detail.refiner)
+    for scan, plain, maps in zip(
+        *(part.split(ENCODE_BATCH) for part in (scans, decoded, label_maps)), strict=True
+    ):
+        plain, maps, scan = (here.to_device(x) for x in (plain[:, None], maps, scan[:, None]))
+        detail.refiner.show(regression, plain, maps, scan)
+    detail.refiner.weight.copy_(regression.solve())
+
+
+@torch.no_grad()
+def _refined(detail: DetailDecoder, decoded: Tensor, label_maps: LabelBatch) -> Tensor:
+    """The reconstructions (n, x, y, z) refined, on the CPU."""
+    here, found = fabric(), []
+    for plain, maps in zip(
+        decoded.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True
+    ):
+        refined = detail.refiner(here.to_device(plain)[:, None], here.to_device(maps))
+        found.append(refined[:, 0].cpu())
+    return torch.cat(found)
 
 
 def _random_crop(shape: Shape, generator: torch.Generator) -> tuple[slice, slice, slice]:
