@@ -58,6 +58,24 @@ def test_the_calibration_cases_themselves_are_covered(seed: int, coverage: float
     assert min(found.covered_positive.value, found.covered_negative.value) >= coverage - 1e-9
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-6, 6)), min_size=1, max_size=60),
+    st.sampled_from([1, 2, 5, 8, 9]),
+)
+def test_sets_are_those_of_conformal_p_values(cases, tenths) -> None:
+    """Vovk's definition: a class is in the set where (1 + as strange or stranger) / (n + 1)
+    exceeds 1 - coverage; in whole numbers, so that nothing is rounded."""
+    labels = np.array([True, False, *(label for label, _ in cases)])
+    scores = np.array([0.0, 0.0, *(float(score) for _, score in cases)])
+    new = np.arange(-7.0, 8.0)
+    held = fit_conformal(labels, scores, tenths / 10).predict(new)
+    for column, strangeness, at in ((0, scores[~labels], new), (1, -scores[labels], -new)):
+        stranger = 1 + (strangeness[None] >= at[:, None]).sum(axis=1)
+        expected = 10 * stranger > (10 - tenths) * (strangeness.size + 1)
+        assert held[:, column].tolist() == expected.tolist()
+
+
 def test_shares_by_hand_and_their_ends_by_scipy() -> None:
     sets = ConformalSets(0.3, 0.6, 0.9, 20, 20)  # both between 0.3 and 0.6
     scores = np.array([0.1, 0.2, 0.4, 0.5, 0.8, 0.9, 0.1, 0.7])

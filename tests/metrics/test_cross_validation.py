@@ -74,6 +74,7 @@ def test_equal_models_have_p_one_and_a_constant_gain_has_none() -> None:
     assert constant.difference == pytest.approx(0.1)
     assert np.isnan([constant.p_value, constant.interval.low]).all()
     assert "not defined" in constant.interval.method
+    assert np.isnan(corrected_t(np.ones(5), 80, 20).high)  # five perfect folds are no certainty
 
 
 @pytest.fixture

@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from neonet3d.errors import InputError
 from neonet3d.metrics.discrimination import delong
-from neonet3d.metrics.subgroups import subgroup_aucs, tercile_groups
+from neonet3d.metrics.subgroups import AT_LEAST, subgroup_aucs, tercile_groups
 
 
 def test_each_group_has_the_auc_of_its_own_cases() -> None:
@@ -31,6 +32,21 @@ def test_a_small_group_is_listed_with_its_counts_and_without_a_figure() -> None:
     assert rows[0].auc is not None
     assert (rows[1].name, rows[1].n, rows[1].n_positive) == ("too few positive", 34, 4)
     assert rows[1].auc is None
+
+
+def test_below_that_size_the_interval_is_too_short() -> None:
+    """What AT_LEAST rests on: share of DeLong intervals that hold a true AUC of 0.7."""
+    rng = np.random.default_rng(0)
+    coverage = {}
+    for n_positive in (2, AT_LEAST):
+        labels = np.repeat([1, 0], [n_positive, 40])
+        found = [
+            delong(labels, rng.normal(size=labels.size) + np.sqrt(2) * norm.ppf(0.7) * labels)
+            for _ in range(600)
+        ]
+        coverage[n_positive] = np.mean([interval.low <= 0.7 <= interval.high for interval in found])
+    assert coverage[2] < 0.85
+    assert coverage[AT_LEAST] > 0.88
 
 
 def test_a_shift_between_groups_does_not_show_within_them() -> None:

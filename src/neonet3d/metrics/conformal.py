@@ -84,7 +84,7 @@ def fit_conformal(labels: Labels, scores: Scores, coverage: float = 0.9) -> Conf
     With n + 1 below 1 / (1 - coverage) the class is in every set: 0.9 takes 9 cases of each class,
     0.95 takes 19. Coverage is of a class, and not of a patient with a given score.
 
-    Sources: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005), section 4.5;
+    Sources: Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005), chapter 4;
     Vovk, Mach. Learn. 92 (2013) 349, for the Beta law; Sadinle, Lei & Wasserman, JASA 114 (2019)
     223, for the score of the class itself as measure of conformity.
 

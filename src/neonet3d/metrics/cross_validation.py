@@ -28,7 +28,7 @@ class CrossValidatedAuc:
         pooled: Of all out-of-fold scores; over repetitions the mean of their pooled AUCs. DeLong's
             interval, in which every patient counts once.
         fold_mean: Mean of the folds' AUCs with the corrected t-interval, cut to [0, 1]; nan where
-            no fold has an AUC, without ends where one has.
+            no fold has an AUC, without ends where one has or all are equal.
         fold_aucs: Of each fold of each repetition, ``[r][k]``; nan where a fold lacks a class.
         repeat_aucs: Pooled, of each repetition, ``[r]``.
     """
@@ -120,7 +120,7 @@ def corrected_t(
     repeating. Here the second term stays: for five folds the error is 1.5 times the plain one, for
     ten times five folds 3.7 times.
 
-    Sources: Nadeau & Bengio, Mach. Learn. 52 (2003) 239, section 3; Bouckaert & Frank, PAKDD 2004,
+    Sources: Nadeau & Bengio, Mach. Learn. 52 (2003) 239; Bouckaert & Frank, PAKDD 2004,
     for repeated cross-validation.
 
     Args:
@@ -131,7 +131,8 @@ def corrected_t(
         confidence: Two-sided confidence, a fraction.
 
     Returns:
-        The interval; ``n`` counts values, which are not independent. One value has no ends.
+        The interval; ``n`` counts values, which are not independent. One value has no ends, nor
+        have equal values: their variance is not known to be zero.
 
     Raises:
         InputError: No values, one is not finite, or a count is not positive.
@@ -140,7 +141,8 @@ def corrected_t(
     check_confidence(confidence)
     mean = float(values.mean())
     method = f"corrected resampled t, {values.size} values, {confidence:.0%}"
-    if values.size < 2:
+    if np.ptp(values) < 1e-12:
+        method += " (not defined: zero variance)"
         return Interval(mean, float("nan"), float("nan"), values.size, None, method)
     half = float(stats.t.ppf((1 + confidence) / 2, values.size - 1)) * error
     return Interval(mean, mean - half, mean + half, values.size, None, method)
@@ -178,11 +180,9 @@ def corrected_t_test(
     differences = values_a - values_b
     interval = corrected_t(differences, n_train, n_test, confidence=confidence)
     if np.ptp(differences) < 1e-12:
-        same = abs(interval.value) < 1e-12
-        end, p_value = (0.0, 1.0) if same else (float("nan"), float("nan"))
-        method = interval.method + ("" if same else " (not defined: zero variance)")
-        value = 0.0 if same else interval.value
-        interval = replace(interval, value=value, low=end, high=end, method=method)
+        p_value = float("nan")
+        if abs(interval.value) < 1e-12:
+            p_value, interval = 1.0, replace(interval, value=0.0, low=0.0, high=0.0)
     else:
         error = _corrected_error(differences, n_train, n_test)
         p_value = float(2 * stats.t.sf(abs(interval.value) / error, differences.size - 1))

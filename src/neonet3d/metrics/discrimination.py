@@ -29,8 +29,8 @@ class PairedComparison:
 
     Attributes:
         difference: A - B; positive where A is better.
-        interval: The difference with its DeLong interval.
-        p_value: Two-sided, of no difference; nan where DeLong's test is not defined.
+        interval: The difference with its interval.
+        p_value: Two-sided, of no difference; nan where the test is not defined.
     """
 
     difference: float

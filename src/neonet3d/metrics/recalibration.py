@@ -57,7 +57,7 @@ def fit_temperature(labels: Labels, logits: Scores) -> Recalibration:
     One number, so that a few dozen cases suffice. It makes a model less sure, or more; it cannot
     move a prevalence: after training on balanced classes take ``fit_logistic``.
 
-    Source: Guo et al., ICML 2017, equation 9, for two classes.
+    Source: Guo et al., ICML 2017 (arXiv 1706.04599), for two classes.
 
     Args:
         labels: 1 or True for positive, 0 for negative, of cases the model was not trained on,
