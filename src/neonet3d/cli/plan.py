@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from neonet3d.cli.options import AsJson, interval_json, show
+from neonet3d.cli.options import AsJson, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def plan(
 
     found = plan_study(n, prevalence, auc, difference=difference, correlation=correlation)
     show(
-        asdict(found) | {"auc": interval_json(found.auc), "prevalence": prevalence},
+        asdict(found) | {"prevalence": prevalence},
         as_json=as_json,
         sentence="\n".join(_sentences(found)),
     )

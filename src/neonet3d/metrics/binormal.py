@@ -19,7 +19,7 @@ def auc_standard_error(auc: float, n_positive: int, n_negative: int) -> float:
     """Standard error of the empirical AUC of binormal scores.
 
     Sources: Bamber, J. Math. Psychol. 12 (1975) 387, for U; Hanley & McNeil, Radiology 143 (1982)
-    29, equation 1, with Q1 = Q2 = P(two normal differences that correlate 1/2 are both positive).
+    29, with Q1 = Q2 = P(two normal differences that correlate 1/2 are both positive).
 
     Args:
         auc: True AUC, strictly between 0 and 1.
