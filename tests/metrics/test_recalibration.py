@@ -4,6 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 
 from neonet3d.errors import InputError
 from neonet3d.metrics.brier import decompose_brier
@@ -85,3 +88,13 @@ def test_errors_are_sentences() -> None:
         fit_temperature(np.zeros(3, int), np.arange(3.0))
     with pytest.raises(InputError, match="so that no slope is steep enough"):
         fit_logistic(np.array([1, 0]), np.array([0.0, 1.0]))
+
+
+def test_the_temperature_is_that_of_scikit_learn() -> None:
+    labels, logits = too_sure(300, 5)
+    x = logits[:, None] / 3
+    model = LogisticRegression().fit(x, labels)
+    model.coef_, model.intercept_ = np.array([[3.0]]), np.zeros(1)
+    reference = CalibratedClassifierCV(FrozenEstimator(model), method="temperature")
+    expected = reference.fit(x, labels).predict_proba(x)[:, 1]
+    assert fit_temperature(labels, logits).apply(logits) == pytest.approx(expected, abs=1e-6)
