@@ -12,9 +12,9 @@ from neonet3d.metrics.interval import Interval
 from neonet3d.metrics.ranking import Labels, Scores, split_by_class
 
 AT_LEAST = 5
-"""Cases of each class that a group needs for a figure; ours. In simulations of normal scores, the
-DeLong interval of 5 positive against 40 negative cases holds the true AUC 91 % of the time, that of
-2 against 40 only 80 %."""
+"""Cases of each class that a group needs for a figure; ours. In simulations of normal scores with
+an AUC of 0.6, the DeLong interval of 5 positive against 40 negative cases holds it 91 % of the
+time, that of 2 against 40 only 80 %; a test measures it at 0.7."""
 
 
 @dataclass(frozen=True)
