@@ -29,8 +29,8 @@ class PairedComparison:
 
     Attributes:
         difference: A - B; positive where A is better.
-        interval: The difference with its DeLong interval.
-        p_value: Two-sided, of no difference; nan where DeLong's test is not defined.
+        interval: The difference with its interval.
+        p_value: Two-sided, of no difference; nan where the test is not defined.
     """
 
     difference: float
@@ -78,13 +78,25 @@ def delong(labels: Labels, scores: Scores, confidence: float = 0.95) -> Interval
     Raises:
         InputError: As ``auc``; or a class has one case only, so that it has no variance.
     """
-    z = normal_quantile(confidence)
     positive, negative = split_by_class(labels, scores, at_least=2)
-    of_positive, of_negative = placements(positive, negative)
+    return placement_interval(*placements(positive, negative), confidence)
+
+
+def placement_interval(
+    of_positive: Float[np.ndarray, " p"], of_negative: Float[np.ndarray, " q"], confidence: float
+) -> Interval:
+    """DeLong's interval of ``delong`` from placement values.
+
+    Args:
+        of_positive: Share of negatives below each positive, or its mean over repetitions, ``[p]``.
+        of_negative: Share of positives above each negative, ``[q]``.
+        confidence: Two-sided confidence, a fraction.
+    """
+    z = normal_quantile(confidence)
     value = float(of_positive.mean())
     # Compared as stored, not by their variance: equal placements are equal to the last bit.
     if np.ptp(of_positive) == 0 and np.ptp(of_negative) == 0:
-        low, high = score_interval(value, positive.size, negative.size, z)
+        low, high = score_interval(value, of_positive.size, of_negative.size, z)
         method = f"Newcombe score (DeLong variance is zero), {confidence:.0%}"
     else:
         error = np.sqrt(_variance_of_mean(of_positive) + _variance_of_mean(of_negative))
@@ -92,7 +104,8 @@ def delong(labels: Labels, scores: Scores, confidence: float = 0.95) -> Interval
         logit = np.log(value / (1 - value))
         low, high = (float(1 / (1 + np.exp(-end))) for end in (logit - half, logit + half))
         method = f"DeLong, logit scale, {confidence:.0%}"
-    return Interval(value, low, high, labels.size, positive.size, method)
+    n = of_positive.size + of_negative.size
+    return Interval(value, low, high, n, of_positive.size, method)
 
 
 def delong_paired(
