@@ -131,7 +131,7 @@ class HAGAN(Rival):
             verdict = real_or_fake(logits, 1.0)
             loss = verdict + CLASS_WEIGHT * class_loss(logits[:, 1:], batch.labels)
             reconstruction = self._reconstruction(batch, slab, label, real_small)
-            descend(drawing, loss + RECONSTRUCTION * reconstruction)
+        descend(drawing, loss + RECONSTRUCTION * reconstruction)
         with fabric().autocast():
             seen = self._logits(real, real_small, batch, slab)
             made = self._logits(fine.detach(), small.detach(), batch, slab)
