@@ -52,8 +52,8 @@ def cohorts(config: Config, work: Path, cases: int | None) -> dict[str, tuple[Pa
     command(work / "import.json", "cohort", "import", DATA / "Task04_Hippocampus", hippocampus)
     n = N_SMALL + N_HELD_OUT
     folders = {
-        "hippocampus": hippocampus,
         "phantom": write_phantoms(config, work / "rois", TRAIN_SEED, n),
+        "hippocampus": hippocampus,
     }
     found = {}
     for name, folder in folders.items():

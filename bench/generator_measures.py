@@ -19,7 +19,13 @@ from neonet3d.cohort.folder import new_folder
 from neonet3d.cohort.patches import Patches
 from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES
 from neonet3d.generation.condition import N_SCALES
-from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise
+from neonet3d.generation.evaluate import (
+    both_planes,
+    compare_patches,
+    mask_adherence,
+    summarise,
+    tell_slices_apart,
+)
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.region_features import band_statistics, region_features
 from neonet3d.generation.sample import as_volume
@@ -53,13 +59,15 @@ def write_pairs(
 
 
 def fidelity(real: Patches, images: Tensor) -> Result:
-    """KID and FID against the held-out reals: each plane, and their means."""
+    """KID and FID against the held-out reals (each plane, and their means), C2ST on slices."""
     scores = compare_patches(real, replace(real, images=images), seed=0)
     means = {
         key: float(np.mean([getattr(score, key) for score in scores]))
         for key in ("kid", "kid_floor", "fid", "fid_floor")
     }
-    return means | {"planes": [asdict(score) for score in scores]}
+    planes, cases = both_planes(real, replace(real, images=images)), np.arange(len(real))
+    slices = asdict(tell_slices_apart(*planes, cases, cases, seed=0))
+    return means | {"planes": [asdict(score) for score in scores], "c2st_slices": slices}
 
 
 def adherence(segmenter: Segmenter, pairs: Cohort) -> dict[str, dict[str, object]]:

@@ -22,6 +22,7 @@ def test_every_measure_has_its_row_with_interval_and_n(capsys: pytest.CaptureFix
         fidelity=(),
         two_sample=interval(0.7),
         two_sample_classes=("background", "liver"),
+        two_sample_slices=interval(0.4),
         ms_ssim=interval(0.6),
         ms_ssim_of_real=interval(0.5),
         manifold=precision_recall(*rng.normal(size=(2, 12, 3)), 0),
@@ -32,8 +33,8 @@ def test_every_measure_has_its_row_with_interval_and_n(capsys: pytest.CaptureFix
     )
     show_scores(scores)
     printed = capsys.readouterr().out
-    assert "two-sample AUC" in printed
-    for value in (0.5, 0.6, 0.7, 0.8, 0.9):
+    assert "two-sample AUC, slices" in printed
+    for value in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
         assert f"{value:.3f} [{value - 0.1:.3f}, {value + 0.1:.3f}] n=30" in printed
     assert {"precision", "recall"} <= {line.split()[0] for line in printed.splitlines() if line}
     rows = [line.split()[0] for line in printed.splitlines() if "n=24" in line]

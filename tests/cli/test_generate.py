@@ -165,7 +165,7 @@ def test_synthetic_volumes_are_compared_with_real_ones(
     found = run(*command, *models, "--json").json()
     assert {score["plane"] for score in found["fidelity"]} == PLANES
     assert set(found["adherence"]) <= {"liver", "tumour"}
-    for measure in ("two_sample", "ms_ssim", "ms_ssim_of_real"):
+    for measure in ("two_sample", "two_sample_slices", "ms_ssim", "ms_ssim_of_real"):
         assert found[measure]["low"] <= found[measure]["value"] <= found[measure]["high"]
     assert (found["two_sample"]["n"], found["two_sample"]["n_positive"]) == (8, 4)
     assert "tumour" in found["two_sample_classes"]

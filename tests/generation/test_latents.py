@@ -5,9 +5,9 @@ from typing import Any
 import torch
 
 from neonet3d.generation.latents import (
-    VIEWS,
     FoldLatents,
     anatomy_residuals,
+    n_views,
     posterior_means,
     standardised_latents,
 )
@@ -18,7 +18,7 @@ def test_every_case_in_every_position(trained: Any) -> None:
     data = FoldLatents(trained.fold, trained.folder / "autoencoder")
     latents, label_maps, labels, scales = data.encoded
     n = len(data.patches)
-    assert len(latents) == len(label_maps) == len(labels) == VIEWS * n
+    assert len(latents) == len(label_maps) == len(labels) == n_views(n) * n
     for number, view in enumerate(data.views()):
         rows = slice(number * n, (number + 1) * n)
         assert torch.equal(label_maps[rows], view.required_label_maps())
@@ -51,3 +51,8 @@ def test_residuals_come_back(trained: Any) -> None:
     torch.testing.assert_close(
         anatomy.restore(residuals, label_maps), latents, rtol=1e-3, atol=1e-3
     )
+
+
+def test_the_fewer_cases_the_more_positions() -> None:
+    found = [n_views(n) for n in (1, 50, 128, 256, 512, 1000)]
+    assert found == [16, 16, 16, 8, 4, 4]

@@ -52,12 +52,13 @@ def show_fidelity(scores: Iterable[FidelityScore]) -> None:
 
 
 def _rows(scores: GeneratorScores) -> Iterable[tuple[str, str, str, str]]:
-    yield (
-        "two-sample AUC",
-        interval_text(scores.two_sample),
-        "not measured",
-        "0.5: cannot be told apart",
-    )
+    for features, test in (("bands", scores.two_sample), ("slices", scores.two_sample_slices)):
+        yield (
+            f"two-sample AUC, {features}",
+            interval_text(test),
+            "not measured",
+            "0.5: cannot be told apart",
+        )
     yield (
         "MS-SSIM of pairs",
         interval_text(scores.ms_ssim),

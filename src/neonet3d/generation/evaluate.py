@@ -46,6 +46,8 @@ class GeneratorScores:
         fidelity: KID and FID per plane, with their floors.
         two_sample: AUC with which region features tell synthetic from real; 0.5 is the best.
         two_sample_classes: Classes whose region gave features.
+        two_sample_slices: The same AUC with ImageNet features of slices, which no part of the
+            generator was calibrated on.
         ms_ssim, ms_ssim_of_real: Mean MS-SSIM between patches of one set; lower is more diverse.
         manifold: Precision and recall; None under ``manifold.LEAST_CASES`` cases on a side.
         spectrum: Power spectra, synthetic against real, in decibels.
@@ -56,6 +58,7 @@ class GeneratorScores:
     fidelity: tuple[FidelityScore, ...]
     two_sample: Interval
     two_sample_classes: tuple[str, ...]
+    two_sample_slices: Interval
     ms_ssim: Interval
     ms_ssim_of_real: Interval
     manifold: PrecisionRecall | None
@@ -106,10 +109,9 @@ def evaluate_generator(
     grid, _ = fit_patches(synthetic)
     _, normaliser = fit_patches(real)
     patches, drawn = (load_patches(cohort, grid, normaliser) for cohort in (real, synthetic))
-    planes = _both_planes(patches, drawn)
-    test, classes = tell_apart(
-        patches, drawn, real.schema.names, *case_groups(synthetic, real), seed=seed
-    )
+    planes = both_planes(patches, drawn)
+    groups = case_groups(synthetic, real)
+    test, classes = tell_apart(patches, drawn, real.schema.names, *groups, seed=seed)
     adherence, of_real = {}, {}
     if segmenter is not None:
         adherence = summarise(mask_adherence(segmenter, synthetic), seed=seed)
@@ -118,6 +120,7 @@ def evaluate_generator(
         fidelity=_fidelity(*planes, seed=seed),
         two_sample=test,
         two_sample_classes=classes,
+        two_sample_slices=tell_slices_apart(*planes, *groups, seed=seed),
         ms_ssim=pairwise_ms_ssim(drawn.images, seed),
         ms_ssim_of_real=pairwise_ms_ssim(patches.images, seed),
         manifold=_manifold(*planes, seed=seed),
@@ -134,7 +137,7 @@ def evaluate_generator(
 
 def compare_patches(real: Patches, synthetic: Patches, *, seed: int) -> tuple[FidelityScore, ...]:
     """KID and FID per plane, with their floors."""
-    return _fidelity(*_both_planes(real, synthetic), seed=seed)
+    return _fidelity(*both_planes(real, synthetic), seed=seed)
 
 
 def plane_features(patches: Patches, extractor: SliceFeatures) -> dict[Plane, PlaneFeatures]:
@@ -187,6 +190,24 @@ def tell_apart(
     return test, tuple(classes[k] for k in features.classes) if classes else ()
 
 
+def tell_slices_apart(
+    real: dict[Plane, PlaneFeatures],
+    synthetic: dict[Plane, PlaneFeatures],
+    real_groups: Shaped[np.ndarray, " r"],
+    synthetic_groups: Shaped[np.ndarray, " s"],
+    *,
+    seed: int,
+) -> Interval:
+    """Two-sample test on the ImageNet features of whole cases."""
+    return two_sample_auc(
+        case_features(real),
+        case_features(synthetic),
+        seed,
+        real_groups=real_groups,
+        synthetic_groups=synthetic_groups,
+    )
+
+
 def mask_adherence(segmenter: Segmenter, pairs: Cohort) -> list[dict[str, float]]:
     """Dice of NeoSeg's reading of each image against its mask, per class (nan: both empty)."""
     labels = {name: value for name, value in pairs.schema.as_mapping().items() if value > 0}
@@ -209,9 +230,10 @@ def summarise(scores: list[dict[str, float]], *, seed: int) -> dict[str, Interva
     return summary
 
 
-def _both_planes(
+def both_planes(
     real: Patches, synthetic: Patches
 ) -> tuple[dict[Plane, PlaneFeatures], dict[Plane, PlaneFeatures]]:
+    """Features of both sides by one extractor."""
     extractor = SliceFeatures()
     with progress("features of slices", 2) as advance:
         of_real = plane_features(real, extractor)
@@ -241,17 +263,18 @@ def _fidelity(
 def _manifold(
     real: dict[Plane, PlaneFeatures], synthetic: dict[Plane, PlaneFeatures], *, seed: int
 ) -> PrecisionRecall | None:
-    """On one vector for each case: the mean over its slices, the three planes joined."""
-    of_real, of_synthetic = (
-        np.concatenate(
-            [
-                part.features.reshape(-1, SLICES_PER_CASE, part.features.shape[1]).mean(axis=1)
-                for part in side.values()
-            ],
-            axis=1,
-        )
-        for side in (real, synthetic)
-    )
+    of_real, of_synthetic = case_features(real), case_features(synthetic)
     if min(len(of_real), len(of_synthetic)) < LEAST_CASES:
         return None
     return precision_recall(of_real, of_synthetic, seed)
+
+
+def case_features(planes: dict[Plane, PlaneFeatures]) -> Float[np.ndarray, "n d"]:
+    """One vector for each case: the mean over its slices, the three planes joined."""
+    return np.concatenate(
+        [
+            part.features.reshape(-1, SLICES_PER_CASE, part.features.shape[1]).mean(axis=1)
+            for part in planes.values()
+        ],
+        axis=1,
+    )

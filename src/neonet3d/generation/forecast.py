@@ -26,7 +26,7 @@ from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder, Autoencod
 from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.detail import DetailDecoder
-from neonet3d.generation.latents import VIEWS
+from neonet3d.generation.latents import n_views
 from neonet3d.generation.objectives import ControlObjective, DetailObjective, FlowObjective
 from neonet3d.generation.texture import PROFILE
 from neonet3d.generation.train import require_masks
@@ -198,7 +198,7 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
         shape=grid.shape,
         cases=len(training),
         patch_bytes=2 * len(training) * n_voxels * (4 + 1),
-        latent_bytes=VIEWS * len(training) * (2 * 4 * n_latent + n_voxels),
+        latent_bytes=n_views(len(training)) * len(training) * (2 * 4 * n_latent + n_voxels),
     )
 
 

@@ -25,8 +25,17 @@ from neonet3d.generation.latent_flow import load_autoencoder
 from neonet3d.generation.tiles import decode_tiled, encode_tiled
 
 ENCODE_BATCH = 16
-VIEWS = 8  # encodings of each training case, in different positions
-LARGEST_SHIFT = 2  # voxels
+ENCODINGS = 2048  # in all, where that is between the next two for each case
+FEWEST_VIEWS, MOST_VIEWS = 4, 16  # encodings of each training case, in different positions
+LARGEST_SHIFT = 3  # voxels
+
+
+def n_views(n_cases: int) -> int:
+    """Positions in which each of so many training cases is encoded.
+
+    The fewer cases there are, the sooner a flow learns them by heart; and many take much memory.
+    """
+    return max(FEWEST_VIEWS, min(MOST_VIEWS, ENCODINGS // n_cases))
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,8 @@ class FoldLatents:
         return load_patches(self.fold.training, card.grid, card.normaliser)
 
     def views(self) -> Iterator[Patches]:
-        """The cases in each of ``VIEWS`` positions, one after the other."""
-        shifts = draw_shifts(VIEWS, LARGEST_SHIFT, seed=self.model[1].seed)
+        """The cases in each of ``n_views`` positions, one after the other."""
+        shifts = draw_shifts(n_views(len(self.patches)), LARGEST_SHIFT, seed=self.model[1].seed)
         return (self.patches.moved(shift) for shift in shifts)
 
     @cached_property

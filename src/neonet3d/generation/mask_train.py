@@ -27,7 +27,7 @@ from neonet3d.config import Config
 from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
-from neonet3d.generation.latents import ENCODE_BATCH, LARGEST_SHIFT, VIEWS
+from neonet3d.generation.latents import ENCODE_BATCH, LARGEST_SHIFT, n_views
 from neonet3d.generation.mask_autoencoder import MaskAutoencoder, MaskObjective, class_weights
 from neonet3d.generation.mask_generator import MaskFlow, MaskGenerator, load_mask_autoencoder
 from neonet3d.generation.mask_statistics import MaskConditions
@@ -108,7 +108,7 @@ def _train_autoencoder(data: _FoldMasks, config: Config, folder: Path) -> None:
 
 
 def _train_flow(data: _FoldMasks, config: Config, folder: Path) -> None:
-    """On the standardised latents of the maps in ``VIEWS`` positions; no flips, as for images."""
+    """On the standardised latents of the maps in ``n_views`` positions; no flips, as for images."""
     autoencoder, parent = load_mask_autoencoder(folder / "autoencoder")
     loop = config.masks.flow.loop
     card = new_card(
@@ -125,11 +125,12 @@ def _train_flow(data: _FoldMasks, config: Config, folder: Path) -> None:
     model = seeded(config.seed, lambda: MaskFlow(card))
     schema, spacing_mm = card.schema_, data.grid.spacing_mm
     model.statistics.fit(data.maps, data.outcomes, data.log_scale, schema, spacing_mm)
-    shifts = draw_shifts(VIEWS, LARGEST_SHIFT, seed=config.seed)
+    views = n_views(len(data.outcomes))
+    shifts = draw_shifts(views, LARGEST_SHIFT, seed=config.seed)
     latents = torch.cat([_encoded(autoencoder, shift.apply(data.maps)) for shift in shifts])
     told = MaskConditions(data.outcomes, model.statistics.volumes_mm3, data.log_scale)
-    numbers = model.statistics.numbers(told).repeat(VIEWS, 1)
-    outcomes = data.outcomes.repeat(VIEWS)
+    numbers = model.statistics.numbers(told).repeat(views, 1)
+    outcomes = data.outcomes.repeat(views)
     model.unet.gaussian.fit(latents)
 
     def draw(generator: torch.Generator) -> list[Tensor]:

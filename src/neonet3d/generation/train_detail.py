@@ -16,9 +16,9 @@ from neonet3d.generation.detail import DetailDecoder
 from neonet3d.generation.generator import build_detail
 from neonet3d.generation.latents import (
     ENCODE_BATCH,
-    VIEWS,
     FoldLatents,
     child_card,
+    n_views,
     reconstructions,
 )
 from neonet3d.generation.objectives import DetailObjective
@@ -35,7 +35,8 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
     if claim_folder(folder / "detail", card):
         return
     detail = seeded(config.seed, lambda: build_detail(card))
-    every = -(-VIEWS * len(data.patches) // PAIRS)
+    positions = n_views(len(data.patches))
+    every = -(-positions * len(data.patches) // PAIRS)
     views = []
     for number, view in enumerate(data.views()):
         rows = torch.arange(len(view))
@@ -50,7 +51,7 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
         images, _refined(detail, reconstructions(autoencoder, images).cpu(), maps), maps
     )
     pairs = (scans, refined, label_maps)
-    profiles = detail.profiles.repeat(VIEWS, 1)[::every]
+    profiles = detail.profiles.repeat(positions, 1)[::every]
     orientations, loop = orientations_of(card.grid), config.detail.loop
 
     def draw(generator: torch.Generator) -> list[Tensor]:

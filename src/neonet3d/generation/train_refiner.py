@@ -15,10 +15,10 @@ from neonet3d.generation.condition import Condition
 from neonet3d.generation.latent_flow import LatentFlow
 from neonet3d.generation.latents import (
     ENCODE_BATCH,
-    VIEWS,
     FoldLatents,
     anatomy_residuals,
     child_card,
+    n_views,
 )
 
 PAIRS = 96  # as many redrawn patches, evenly taken, are plenty for a few hundred weights
@@ -35,7 +35,7 @@ def fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
     latents, label_maps, outcomes, scales = data.encoded
     step = math.ceil(len(latents) / PAIRS)
     regression = flow.refiner.regression()
-    with progress(f"{data.fold.name}: refiner", VIEWS) as advance:
+    with progress(f"{data.fold.name}: refiner", n_views(len(data.patches))) as advance:
         for number, view in enumerate(data.views()):
             first = number * len(view)
             rows = [row for row in range(first, first + len(view)) if row % step == 0]
