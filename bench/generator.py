@@ -18,7 +18,8 @@ float32 as its tutorial runs on a CPU; ``sampling_speedups`` has it in bf16 and 
 ``few_step_speedup(s)``: the same over ``few_mode``.
 ``peak_fraction``: of the flow U-Net's training step (``autoencoder_peak_fraction`` too). ``kid``:
 mean over planes, preset's steps (``rival_kid``, ``kid_floor``). ``mask_adherence``: Dice on
-synthetic over Dice on real held-out images, the lowest over classes. ``c2st``: AUC, held-out.
+synthetic over Dice on real held-out images, the lowest over classes (``new_mask_adherence``: for
+masks that no patient had). ``c2st``: AUC, held-out.
 """
 
 from __future__ import annotations
@@ -268,6 +269,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
         "c2st": table[standard]["c2st"]["value"],  # type: ignore[index]
         "evaluation": full,
         "new_masks": new,
+        "new_mask_adherence": adherence_ratio(new["adherence"], table["real"]["adherence"]),  # type: ignore[arg-type]
         "table": table,
         "seconds": seconds,
         "step_costs": costs,

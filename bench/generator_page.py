@@ -107,11 +107,16 @@ def judged(of: Found) -> Iterator[str]:
             real = cell(manifold[f"{name}_of_real"])
             yield f"| {name} | {cell(manifold[name])} | {real} |"
     yield ""
+    decibels = [one["value"] for one in found["spectrum"]["decibels"]]
+    yield f"Power spectrum, synthetic over real: {min(decibels):.1f} to {max(decibels):.1f} dB over"
+    yield f"{len(decibels)} bins up to the Nyquist frequency in plane."
     yield found["copying"]["sentence"]
     yield ""
     yield "| new masks: Dice of the segmenter | " + " | ".join(new["adherence"]) + " |"
     yield "|---" * (1 + len(new["adherence"])) + "|"
     yield "| | " + " | ".join(cell(one) for one in new["adherence"].values()) + " |"
+    yield ""
+    yield f"Lowest ratio to real held-out images: {of['new_mask_adherence']:.3f}."
     yield ""
     median, usual = new["novelty"]["median"], new["novelty"]["between_patients"]["median"]
     yield f"Dice of a new mask with the nearest training mask: median {median:.2f}; of training"

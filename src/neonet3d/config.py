@@ -188,6 +188,19 @@ class StudyConfig(Section):
     folds: PositiveInt
 
 
+class AugmentationStudyConfig(Section):
+    """The 3D-LLDM experiment (``study/augmentation.py``)."""
+
+    real_cases: tuple[PositiveInt, ...] = Field(min_length=1)
+    networks: tuple[NetworkName, ...] = Field(min_length=1)
+    ratios: tuple[PositiveFloat, ...] = Field(min_length=1)
+    seeds: PositiveInt
+    width: PositiveInt
+    generator_share: float = Field(gt=0, le=1)
+    rivals: tuple[str, ...]
+    loop: LoopConfig
+
+
 class Config(Section):
     """Everything that a run depends on, fully resolved."""
 
@@ -205,6 +218,7 @@ class Config(Section):
     classifier: ClassifierConfig
     baseline: BaselineConfig
     study: StudyConfig
+    augmentation_study: AugmentationStudyConfig
 
 
 def load_config(

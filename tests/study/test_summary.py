@@ -11,11 +11,12 @@ import pytest
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.volume import read_label_map
 from neonet3d.config import Config
+from neonet3d.engine.run import stage_seconds
 from neonet3d.metrics.discrimination import auc, delong, delong_paired
 from neonet3d.metrics.overlap import dice
 from neonet3d.study.fold import ARMS, FoldPaths
 from neonet3d.study.results import StudyResults
-from neonet3d.study.summary import _ceiling, _seconds
+from neonet3d.study.summary import _ceiling
 
 
 def predictions(run: Path) -> list[dict[str, str]]:
@@ -125,7 +126,7 @@ def test_seconds_are_summed_over_folds_and_starts(tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
     lines = [("train", 1.5), ("predict", 0.25), ("train", 2.0)]
     log.write_text("".join(json.dumps({"stage": s, "seconds": t}) + "\n" for s, t in lines))
-    assert _seconds(log) == {"train": 3.5, "predict": 0.25}
+    assert stage_seconds(log) == {"train": 3.5, "predict": 0.25}
 
 
 def test_a_study_says_what_each_stage_took(finished: tuple[Path, StudyResults]) -> None:

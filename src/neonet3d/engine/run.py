@@ -12,6 +12,7 @@ import platform
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -121,6 +122,15 @@ def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:
     build(folder)
     write_atomically(done, key.encode())
     return folder
+
+
+def stage_seconds(log: Path) -> dict[str, float]:
+    """Wall time per kind of stage in a ``log.jsonl``, summed over repeats and restarts."""
+    total: dict[str, float] = defaultdict(float)
+    for line in log.read_text().splitlines():
+        record = json.loads(line)
+        total[record["stage"]] += record["seconds"]
+    return dict(total)
 
 
 def command_line() -> str:

@@ -117,7 +117,7 @@ def evaluate_generator(
         adherence = summarise(mask_adherence(segmenter, synthetic), seed=seed)
         of_real = summarise(mask_adherence(segmenter, real), seed=seed)
     return GeneratorScores(
-        fidelity=_fidelity(*planes, seed=seed),
+        fidelity=compare_planes(*planes, seed=seed),
         two_sample=test,
         two_sample_classes=classes,
         two_sample_slices=tell_slices_apart(*planes, *groups, seed=seed),
@@ -137,7 +137,7 @@ def evaluate_generator(
 
 def compare_patches(real: Patches, synthetic: Patches, *, seed: int) -> tuple[FidelityScore, ...]:
     """KID and FID per plane, with their floors."""
-    return _fidelity(*both_planes(real, synthetic), seed=seed)
+    return compare_planes(*both_planes(real, synthetic), seed=seed)
 
 
 def plane_features(patches: Patches, extractor: SliceFeatures) -> dict[Plane, PlaneFeatures]:
@@ -243,9 +243,10 @@ def both_planes(
     return of_real, of_synthetic
 
 
-def _fidelity(
+def compare_planes(
     real: dict[Plane, PlaneFeatures], synthetic: dict[Plane, PlaneFeatures], *, seed: int
 ) -> tuple[FidelityScore, ...]:
+    """KID and FID per plane, with their floors."""
     return tuple(
         fidelity_score(
             real[plane].features,

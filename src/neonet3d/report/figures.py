@@ -56,7 +56,7 @@ def roc(results: StudyResults, theme: Theme) -> bytes:
     height = 5.25 + legend_in
     figure = new_figure(5.4, height, theme)
     axes = figure.add_axes((0.125, (legend_in + 0.55) / height, 0.855, 4.6 / height))
-    _tidy(axes, theme)
+    tidy(axes, theme)
     axes.grid(color=theme.rule, linewidth=0.6)
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (2, 3)))
     axes.annotate(
@@ -102,7 +102,7 @@ def dice(results: StudyResults, theme: Theme) -> bytes:
     height = 1.4 + 0.72 * max(len(classes), 1)
     figure = new_figure(5.4, height, theme)
     axes = figure.add_axes((0.24, 1.3 / height, 0.73, (height - 1.35) / height))
-    _tidy(axes, theme)
+    tidy(axes, theme)
     axes.grid(axis="x", color=theme.rule, linewidth=0.6)
     for row in range(1, len(classes)):
         axes.axhline(row - 0.5, color=theme.rule, linewidth=0.6)
@@ -141,7 +141,8 @@ def _draw_intervals(
         axes.plot(scores[name].value, at, marker, color=colour, markersize=6, clip_on=False)
 
 
-def _tidy(axes: Axes, theme: Theme) -> None:
+def tidy(axes: Axes, theme: Theme) -> None:
+    """Axes in the theme's colours, without the box."""
     axes.set_facecolor(theme.paper)
     axes.set_axisbelow(True)
     axes.tick_params(colors=theme.muted, labelsize=10, width=0.8)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -18,6 +17,7 @@ from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.patches import Patches, load_patches
+from neonet3d.engine.run import stage_seconds
 from neonet3d.generation.audit import case_losses
 from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise, tell_apart
 from neonet3d.generation.generator import LatentGenerator
@@ -89,7 +89,7 @@ def summarise_study(
         membership=tuple(pair.membership for pair in held_out),
         two_sample=_two_sample(real, synthetic, cohort.schema.names, seed),
         psnr_db=bootstrap_mean(np.concatenate([pair.psnr_db for pair in held_out]), seed),
-        seconds=_seconds(log),
+        seconds=stage_seconds(log),
     )
 
 
@@ -226,12 +226,3 @@ def _ceiling(
     if PHANTOM_TRUTH not in table:
         return None
     return delong(outcomes, table.loc[list(names), PHANTOM_TRUTH].astype(float).to_numpy())
-
-
-def _seconds(log: Path) -> dict[str, float]:
-    """Wall time per kind of stage, summed over folds and over restarts of the run."""
-    total: dict[str, float] = defaultdict(float)
-    for line in log.read_text().splitlines():
-        record = json.loads(line)
-        total[record["stage"]] += record["seconds"]
-    return dict(total)

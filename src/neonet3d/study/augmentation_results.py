@@ -1,0 +1,101 @@
+"""What the 3D-LLDM experiment found: ``results.json`` of its run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neonet3d.metrics.fidelity import FidelityScore
+from neonet3d.metrics.interval import Interval
+from neonet3d.study.results import Record
+
+
+class GeneratorRow(Record):
+    """One generator on the held-out masks.
+
+    Attributes:
+        seconds: of training, the same for all but for what a last step takes.
+        steps: of each part of it.
+        sampling_seconds: a volume.
+        fidelity: KID and FID per plane, with their floors.
+        two_sample, two_sample_slices: AUC with which region features, and features of slices, tell
+            its images from held-out real ones.
+        ms_ssim: between its images; lower is more diverse.
+        adherence: Dice of a segmenter of real cases on its images, per class.
+    """
+
+    key: str
+    seconds: float
+    steps: dict[str, int]
+    sampling_seconds: float
+    fidelity: tuple[FidelityScore, ...]
+    two_sample: Interval
+    two_sample_slices: Interval
+    ms_ssim: Interval
+    adherence: dict[str, Interval]
+
+    @property
+    def kid(self) -> float:
+        """Mean over planes."""
+        return sum(score.kid for score in self.fidelity) / len(self.fidelity)
+
+    @property
+    def fid(self) -> float:
+        """Mean over planes."""
+        return sum(score.fid for score in self.fidelity) / len(self.fidelity)
+
+
+class AugmentationCell(Record):
+    """One segmenter in one arm with so many real cases, one class; seeds averaged in each case.
+
+    Attributes:
+        dice: mean over cases.
+        hd95_mm: median over cases; infinite where a class is missed in half of them.
+        gain: Dice above that of the same segmenter on real cases alone, paired by case.
+    """
+
+    network: str
+    arm: str
+    real_cases: int
+    label: str
+    dice: Interval
+    hd95_mm: Interval
+    gain: Interval
+
+
+class Worth(Record):
+    """How many real cases alone reach the Dice of an arm, mean over segmenters and classes.
+
+    Attributes:
+        dice, real_dice: of the arm, and of real cases alone at the same number.
+        equal_to: real cases, read off the curve of real cases alone between its numbers (linear in
+            the logarithm); None below its first or beyond its last point.
+    """
+
+    arm: str
+    real_cases: int
+    dice: float
+    real_dice: float
+    equal_to: float | None
+
+
+class AugmentationResults(Record):
+    """All figures of an augmentation study."""
+
+    title: str
+    classes: tuple[str, ...]
+    n_pool: int
+    n_held_out: int
+    seeds: int
+    steps: int
+    arms: dict[str, str]
+    adherence_of_real: dict[str, Interval]
+    ms_ssim_of_real: Interval
+    membership: Interval | None
+    generators: tuple[GeneratorRow, ...]
+    cells: tuple[AugmentationCell, ...]
+    worth: tuple[Worth, ...]
+    seconds: dict[str, float]
+
+    @classmethod
+    def read(cls, run: Path) -> AugmentationResults:
+        return cls.model_validate_json((run / "results.json").read_bytes())

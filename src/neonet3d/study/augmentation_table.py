@@ -1,0 +1,95 @@
+"""From the scores of hundreds of trainings to one table, its gains, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from neonet3d.metrics.clustered import bootstrap_patients
+from neonet3d.study.augmentation_arms import Arm, Scores
+from neonet3d.study.augmentation_results import AugmentationCell, Worth
+
+REFERENCE = "real"
+
+Key = tuple[str, str, int]
+"""Network, arm, number of real cases."""
+
+
+def tabulate(scores: Mapping[Key, Sequence[Scores]], *, seed: int) -> tuple[AugmentationCell, ...]:
+    """One row for each network, arm, number and class; the seeds of a key are averaged by case.
+
+    A gain is paired: the same network, number and cases, seeds averaged on both sides. Its interval
+    resamples patients, so it says nothing of other training cases.
+    """
+    cells = []
+    for (network, arm, n), runs in scores.items():
+        reference = scores[network, REFERENCE, n]
+        for label in runs[0].dice:
+            patients = runs[0].patients
+            values = _mean_of_seeds([run.dice[label] for run in runs])
+            gain = values - _mean_of_seeds([run.dice[label] for run in reference])
+            distance = _mean_of_seeds([run.hd95_mm[label] for run in runs])
+            cells.append(
+                AugmentationCell(
+                    network=network,
+                    arm=arm,
+                    real_cases=n,
+                    label=label,
+                    dice=bootstrap_patients(values, patients, seed, "mean"),
+                    hd95_mm=bootstrap_patients(distance, patients, seed, "median"),
+                    gain=bootstrap_patients(gain, patients, seed, "mean"),
+                )
+            )
+    return tuple(cells)
+
+
+def _mean_of_seeds(runs: Sequence[Float[np.ndarray, " n"]]) -> Float[np.ndarray, " n"]:
+    """Of each case; infinite where any seed is, nan where neither mask ever held the class."""
+    stacked = np.stack(runs)
+    known = ~np.isnan(stacked)
+    total = np.where(known, stacked, 0.0).sum(0)
+    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+
+
+def worth_of(cells: Sequence[AugmentationCell], arms: Sequence[Arm]) -> tuple[Worth, ...]:
+    """What each arm's Dice is worth in real cases, at each number."""
+    numbers = sorted({cell.real_cases for cell in cells})
+    means = {(arm.key, n): _mean_dice(cells, arm.key, n) for arm in arms for n in numbers}
+    curve = np.array([means[REFERENCE, n] for n in numbers])
+    return tuple(
+        Worth(
+            arm=arm.key,
+            real_cases=n,
+            dice=means[arm.key, n],
+            real_dice=means[REFERENCE, n],
+            equal_to=equal_cases(np.array(numbers), curve, means[arm.key, n]),
+        )
+        for arm in arms
+        if arm.key != REFERENCE
+        for n in numbers
+    )
+
+
+def _mean_dice(cells: Sequence[AugmentationCell], arm: str, n: int) -> float:
+    return float(np.mean([c.dice.value for c in cells if (c.arm, c.real_cases) == (arm, n)]))
+
+
+def equal_cases(
+    numbers: Float[np.ndarray, " n"], curve: Float[np.ndarray, " n"], value: float
+) -> float | None:
+    """Where a curve of Dice against cases first reaches a value; linear in log2 of the cases.
+
+    Returns:
+        None where the value lies below the first point or is never reached.
+    """
+    if value < curve[0]:
+        return None
+    for i in range(len(curve) - 1):
+        low, high = curve[i], curve[i + 1]
+        if low <= value <= high:
+            share = 0.0 if high == low else (value - low) / (high - low)
+            exponent = np.log2(numbers[i]) + share * np.log2(numbers[i + 1] / numbers[i])
+            return float(2**exponent)
+    return float(numbers[-1]) if value == curve[-1] else None

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from neonet3d.study.augmentation_arms import Scores, study_arms
+from neonet3d.study.augmentation_table import equal_cases, tabulate, worth_of
+
+NUMBERS = np.array([8.0, 16.0, 32.0])
+CURVE = np.array([0.4, 0.6, 0.7])
+PATIENTS = tuple(f"p{i}" for i in range(20))
+
+
+def run(values: np.ndarray) -> Scores:
+    distance = np.where(values == 0, math.inf, 10 * (1 - values))
+    return Scores({"tumour": values}, {"tumour": distance}, PATIENTS)
+
+
+def test_seeds_are_averaged_and_gains_are_paired() -> None:
+    """Cases differ much and the gain is the same in each: a paired interval has no width."""
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.1, 0.7, 20)
+    noise = rng.normal(0, 0.01, 20)
+    scores = {
+        ("unet", "real", 8): [run(base + noise), run(base - noise)],
+        ("unet", "synthetic_1", 8): [run(base + 0.1 + noise), run(base + 0.1 - noise)],
+    }
+    real, synthetic = tabulate(scores, seed=0)
+    assert real.dice.value == pytest.approx(base.mean())
+    assert real.gain.value == 0
+    assert synthetic.gain.value == pytest.approx(0.1)
+    assert synthetic.gain.high - synthetic.gain.low < 1e-9
+    assert synthetic.dice.high - synthetic.dice.low > 0.05
+    assert real.hd95_mm.value == pytest.approx(np.median(10 * (1 - base)))
+
+
+def test_a_class_missed_by_one_seed_has_no_distance() -> None:
+    values, missed = np.full(20, 0.5), np.full(20, 0.5)
+    missed[:15] = 0
+    cells = tabulate({("unet", "real", 8): [run(values), run(missed)]}, seed=0)
+    assert cells[0].hd95_mm.value == math.inf
+    assert cells[0].dice.value == pytest.approx(0.5 - 0.25 * 0.75)
+
+
+def test_a_class_that_neither_mask_holds_is_left_out() -> None:
+    values = np.full(20, 0.5)
+    values[:5] = math.nan
+    cells = tabulate({("unet", "real", 8): [run(values)]}, seed=0)
+    assert cells[0].dice.value == pytest.approx(0.5)
+    assert cells[0].dice.n == 15
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.4, 8), (0.5, 8 * 2**0.5), (0.6, 16), (0.65, 16 * 2**0.5), (0.7, 32), (0.71, None)],
+)
+def test_equal_cases_are_read_off_the_curve(value: float, expected: float | None) -> None:
+    found = equal_cases(NUMBERS, CURVE, value)
+    assert found is None if expected is None else found == pytest.approx(expected)
+
+
+def test_below_the_first_point_nothing_is_known() -> None:
+    assert equal_cases(NUMBERS, CURVE, 0.39) is None
+
+
+def test_worth_is_the_mean_over_networks_and_classes() -> None:
+    arms = study_arms((1.0,))
+    scores = {}
+    for network, shift in (("unet", -0.1), ("vnet", 0.1)):
+        for n, real in ((8, 0.4), (16, 0.6)):
+            for arm in arms:
+                value = real + shift + (0.1 if arm.key == "both" else 0.0)
+                scores[network, arm.key, n] = [run(np.full(20, value))]
+    found = {(w.arm, w.real_cases): w for w in worth_of(tabulate(scores, seed=0), arms)}
+    assert ("real", 8) not in found
+    assert found["both", 8].dice == pytest.approx(0.5)
+    assert found["both", 8].equal_to == pytest.approx(8 * 2**0.5)
+    assert found["classic", 8].equal_to == pytest.approx(8)
+    assert found["both", 16].equal_to is None
