@@ -11,9 +11,7 @@ from neonet3d.config import AugmentationConfig, LoopConfig, NetworkName, load_co
 from neonet3d.segmentation.patch_segmenter import LabelledPatches, PatchSegmenter, patch_plan
 
 GRID = Grid((24, 16, 8), (2.0, 2.0, 4.0))
-LOOP = LoopConfig(
-    steps=40, batch_size=2, learning_rate=5e-3, weight_decay=1e-4, ema_decay=0.9
-)
+LOOP = LoopConfig(steps=40, batch_size=2, learning_rate=5e-3, weight_decay=1e-4, ema_decay=0.9)
 SEGMENTER = load_config("cpu").segmenter
 
 

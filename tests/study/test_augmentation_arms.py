@@ -27,9 +27,7 @@ FACTS = PatchFacts(
 
 
 def patches(n: int, value: float) -> LabelledPatches:
-    return LabelledPatches(
-        torch.full((n, *SHAPE), value), torch.ones(n, *SHAPE, dtype=torch.uint8)
-    )
+    return LabelledPatches(torch.full((n, *SHAPE), value), torch.ones(n, *SHAPE, dtype=torch.uint8))
 
 
 @pytest.fixture
@@ -56,9 +54,7 @@ def test_arms_begin_with_real_cases_and_have_names_of_their_own() -> None:
         *(("both", 2, 6), ("synthetic", 0, 6)),
     ],
 )
-def test_every_arm_gets_its_share(
-    key: str, real: int, synthetic: int, patch_set: PatchSet
-) -> None:
+def test_every_arm_gets_its_share(key: str, real: int, synthetic: int, patch_set: PatchSet) -> None:
     arm = next(arm for arm in study_arms((1.0, 3.0)) if arm.key == key)
     values = patch_set.training(arm).images[:, 0, 0, 0].tolist()
     assert values == [0.25] * real + [0.75] * synthetic

@@ -31,6 +31,7 @@ ARTEFACTS = SEGMENTERS | {
     "generator/controlnet",
     "generator/refiner",
     "generator/detail",
+    "generator/calibration",
     *(f"classifiers/{arm}" for arm in ARMS),
 }
 

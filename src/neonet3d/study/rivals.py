@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor
 
 from neonet3d.cohort.folds import Fold
@@ -191,11 +191,10 @@ def _judge(arena: Arena, folder: Path) -> PatchSegmenter:
             description="judge",
             augmentation=segmenter.augmentation,
         )
-        state = {name: x.contiguous() for name, x in judge.network.state_dict().items()}
-        save_file(state, out / "model.safetensors")
+        save_model(judge.network, str(out / "model.safetensors"))
 
     once(folder, fingerprint(arena.key, plan, settings.loop, segmenter.augmentation), build)
-    judge.network.load_state_dict(load_file(folder / "model.safetensors"))
+    load_model(judge.network, folder / "model.safetensors")
     return judge
 
 
