@@ -132,7 +132,7 @@ def our_curve(work: Path, cohort: Path, splits: Path) -> Result:
 
 
 def speed(generator: LatentGenerator, rival: LatentDiffusion, real: Patches) -> Result:
-    """Median ms a volume, one at a time and in batches; the ways take turns, the first warms up."""
+    """Median seconds a volume, alone and in batches; the ways take turns, the first warms up."""
     return {f"batch {n}": speed_of(generator, rival, real, n) for n in (1, BATCH)}
 
 

@@ -21,7 +21,7 @@ from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES
 from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.evaluate import (
     both_planes,
-    compare_patches,
+    compare_planes,
     mask_adherence,
     summarise,
     tell_slices_apart,
@@ -60,12 +60,12 @@ def write_pairs(
 
 def fidelity(real: Patches, images: Tensor) -> Result:
     """KID and FID against the held-out reals (each plane, and their means), C2ST on slices."""
-    scores = compare_patches(real, replace(real, images=images), seed=0)
+    planes, cases = both_planes(real, replace(real, images=images)), np.arange(len(real))
+    scores = compare_planes(*planes, seed=0)
     means = {
         key: float(np.mean([getattr(score, key) for score in scores]))
         for key in ("kid", "kid_floor", "fid", "fid_floor")
     }
-    planes, cases = both_planes(real, replace(real, images=images)), np.arange(len(real))
     slices = asdict(tell_slices_apart(*planes, cases, cases, seed=0))
     return means | {"planes": [asdict(score) for score in scores], "c2st_slices": slices}
 

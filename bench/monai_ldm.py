@@ -25,49 +25,34 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from monai.losses import PatchAdversarialLoss
-from monai.networks.nets import AutoencoderKL, ControlNet, DiffusionModelUNet, PatchDiscriminator
-from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
+from monai.networks.nets import AutoencoderKL, ControlNet, DiffusionModelUNet
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import seeded
-from neonet3d.segmentation.convolution import guard_short_grids
+from neonet3d.generation.rivals.monai_networks import (
+    LATENT_CHANNELS,
+    N_TIMES,
+    build_autoencoder,
+    build_controlnet,
+    build_discriminator,
+    build_unet,
+    ddim,
+    ddpm,
+    kl,
+    padded,
+)
 
-LATENT_CHANNELS = 4
 LEARNING_RATE = 1e-4  # of the autoencoder, its discriminator and the diffusion, as the tutorials
 KL_WEIGHT, ADVERSARIAL_WEIGHT, WARMUP_EPOCHS, BATCH = 1e-6, 0.01, 5, 2
 DIFFUSION_BATCH = 8  # as ours
-TRAIN_STEPS, DDIM_STEPS = 1000, 50
-BETAS = {"schedule": "scaled_linear_beta", "beta_start": 0.0015, "beta_end": 0.0195}
-CHANNELS = (32, 64, 64)
-UNET = {
-    "spatial_dims": 3,
-    "in_channels": LATENT_CHANNELS,
-    "num_res_blocks": 1,
-    "channels": CHANNELS,
-    "attention_levels": (False, True, True),
-    "num_head_channels": (0, 64, 64),
-}
 
 
 def precision(bf16: bool) -> AbstractContextManager[object]:
     """bf16 autocast, or float32 as the tutorials run on a CPU."""
     device = fabric().device.type
     return torch.autocast(device, dtype=torch.bfloat16) if bf16 else nullcontext()
-
-
-def build_autoencoder() -> AutoencoderKL:
-    return AutoencoderKL(
-        spatial_dims=3,
-        in_channels=1,
-        out_channels=1,
-        channels=CHANNELS,
-        latent_channels=LATENT_CHANNELS,
-        num_res_blocks=1,
-        norm_num_groups=16,
-        attention_levels=(False, False, True),
-    )
 
 
 class AutoencoderTraining:
@@ -77,11 +62,7 @@ class AutoencoderTraining:
         here = fabric()
         self.bf16, self.warmup = bf16, WARMUP_EPOCHS * max(1, n_cases // BATCH)
         self.model = here.to_device(seeded(0, build_autoencoder))
-        self.judge = here.to_device(
-            PatchDiscriminator(
-                spatial_dims=3, num_layers_d=3, channels=32, in_channels=1, out_channels=1
-            )
-        )
+        self.judge = here.to_device(build_discriminator())
         self.adversarial = PatchAdversarialLoss(criterion="least_squares")
         self.optimiser = torch.optim.Adam(self.model.parameters(), LEARNING_RATE)
         self.judge_optimiser = torch.optim.Adam(self.judge.parameters(), LEARNING_RATE)
@@ -111,12 +92,6 @@ class AutoencoderTraining:
         logits = self.judge(images.contiguous())[-1].float()
         loss: Tensor = self.adversarial(logits, target_is_real=real, for_discriminator=judging)
         return loss
-
-
-def kl(mean: Tensor, sigma: Tensor) -> Tensor:
-    """The tutorial's: summed over the latent, averaged over the batch."""
-    terms = mean.square() + sigma.square() - torch.log(sigma.square()) - 1
-    return 0.5 * terms.sum((1, 2, 3, 4)).mean()
 
 
 @torch.no_grad()
@@ -176,17 +151,10 @@ class LatentDiffusion:
 
     @classmethod
     def build(cls, autoencoder: AutoencoderKL, n_classes: int, labelled: bool) -> LatentDiffusion:
-        here, classes = fabric(), 2 if labelled else None
+        here, n_labels = fabric(), 2 if labelled else 0
         torch.manual_seed(0)
-        unet = DiffusionModelUNet(**UNET, out_channels=LATENT_CHANNELS, num_class_embeds=classes)
-        controlnet = ControlNet(
-            **UNET,
-            num_class_embeds=classes,
-            conditioning_embedding_in_channels=n_classes,
-            conditioning_embedding_num_channels=(16,),
-        )
-        for part in (unet, controlnet):
-            guard_short_grids(part)
+        unet = build_unet(n_labels)
+        controlnet = build_controlnet(unet, n_classes, n_labels)
         parts = (here.to_device(part) for part in (autoencoder, unet, controlnet))
         return cls(*parts, n_classes=n_classes, labelled=labelled, scale=1.0)
 
@@ -235,9 +203,7 @@ class LatentDiffusion:
     ) -> Tensor:
         """DDIM-50 images (n, x, y, z) on the CPU for label maps (n, x, y, z) and labels (n,)."""
         here, generator = fabric(), torch.Generator().manual_seed(seed)
-        scheduler = DDIMScheduler(TRAIN_STEPS, clip_sample=False, **BETAS)
-        scheduler.set_timesteps(DDIM_STEPS)
-        stride = TRAIN_STEPS // DDIM_STEPS
+        scheduler, times_back = ddim()
         images = []
         for maps, wanted in zip(label_maps.split(batch), labels.split(batch), strict=True):
             maps, wanted = here.to_device(maps), here.to_device(wanted)
@@ -248,21 +214,12 @@ class LatentDiffusion:
             )
             x = here.to_device(noise)
             with precision(bf16):
-                for t in range(TRAIN_STEPS - 1, 0, -stride):
+                for t in times_back:
                     times = torch.full((len(x),), t, device=x.device)
                     x, _ = scheduler.step(self.predict(x, times, condition, wanted), t, x)
                 z = x[..., : shape[0], : shape[1], : shape[2]] / self.scale
                 images.append(self.autoencoder.decode_stage_2_outputs(z)[:, 0].float().cpu())
         return torch.cat(images).clamp(-1, 1)
-
-
-def padded(z: Tensor) -> Tensor:
-    """Zeros at the far ends, so that each axis halves twice."""
-    wanted = [-(-n // 4) * 4 for n in z.shape[2:]]
-    ends = [
-        n for a, b in zip(wanted[::-1], list(z.shape[2:])[::-1], strict=True) for n in (0, a - b)
-    ]
-    return F.pad(z, ends)
 
 
 def train_diffusion(
@@ -283,7 +240,7 @@ def train_diffusion(
         latents = torch.cat([part.cpu() for part in parts])
     model.scale = float(1 / latents.std())
     shape, latents = tuple(latents.shape[2:]), padded(latents * model.scale)
-    scheduler = DDPMScheduler(TRAIN_STEPS, clip_sample=False, **BETAS)
+    scheduler = ddpm()
     record: dict[str, float] = {"scale": model.scale}
     for name, part in (("unet", model.unet), ("controlnet", model.controlnet)):
         if name == "controlnet":
@@ -293,7 +250,7 @@ def train_diffusion(
         steps, losses = 0, 0.0
         for rows in _batches(len(latents), seconds / 2):
             z, given = here.to_device(latents[rows]), here.to_device(labels[rows])
-            noise, t = torch.randn_like(z), torch.randint(TRAIN_STEPS, (len(z),), device=z.device)
+            noise, t = torch.randn_like(z), torch.randint(N_TIMES, (len(z),), device=z.device)
             with precision(bf16):
                 condition = None
                 if name == "controlnet":

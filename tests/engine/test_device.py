@@ -6,6 +6,7 @@ import torch
 from neonet3d.engine.device import (
     SHORTEST_X,
     best_precision,
+    cast_frozen,
     cpu_has_fast_bf16,
     device_summary,
     fabric,
@@ -40,6 +41,30 @@ def test_one_fabric_and_deterministic_on_the_cpu() -> None:
         assert torch.are_deterministic_algorithms_enabled()
         assert device_summary().startswith("cpu, ")
     assert best_precision() in device_summary()
+
+
+@torch.no_grad()
+def test_frozen_weights_that_are_cast_once_give_the_same() -> None:
+    here = fabric()
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv3d(4, 8, 3, padding=1),
+        torch.nn.GroupNorm(2, 8),
+        torch.nn.ConvTranspose3d(8, 4, 2, stride=2),
+        torch.nn.Flatten(2),
+        torch.nn.Linear(512, 5),
+    )
+    here.to_device(network)
+    image = here.to_device(torch.randn(2, 4, 4, 4, 4))
+    with here.autocast():
+        before = network(image)
+    cast_frozen(network)
+    with here.autocast():
+        after = network(image)
+    assert torch.equal(before, after)
+    wanted = torch.bfloat16 if best_precision() == "bf16-mixed" else torch.float32
+    assert network[0].weight.dtype == wanted
+    assert network[1].weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("x", [1, SHORTEST_X, 4, 6])

@@ -108,6 +108,20 @@ def test_too_small_a_pool_is_refused_before_anything_is_trained(
     assert not list((tmp_path / "run").glob("n-*"))
 
 
+@pytest.mark.parametrize(
+    ("rival", "sentence"),
+    [("gan", "There is no rival 'gan'"), ("ha-gan", "cannot draw patches of")],
+)
+def test_a_rival_that_cannot_be_built_is_refused_before_anything_is_trained(
+    rival: str, sentence: str, fold: Fold, config: Config, tmp_path: Path
+) -> None:
+    section = config.augmentation_study.model_copy(update={"rivals": (rival,)})
+    wanting = config.model_copy(update={"augmentation_study": section})
+    with pytest.raises(InputError, match=sentence):
+        study(fold, tmp_path / "run", wanting)
+    assert not list((tmp_path / "run").glob("n-*"))
+
+
 def test_the_generator_is_scaled_and_nothing_else(config: Config) -> None:
     section = config.augmentation_study.model_copy(update={"generator_share": 0.5})
     short = scaled(config.model_copy(update={"augmentation_study": section}))

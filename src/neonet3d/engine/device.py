@@ -63,7 +63,7 @@ def cast_frozen(network: nn.Module) -> None:
     Autocast keeps what it casts only for weights that are trained; frozen ones it would cast again
     at every call. Results are the same to the bit. For networks that are used and not saved.
     """
-    if fabric().strategy.precision.precision != "bf16-mixed":
+    if best_precision() != "bf16-mixed":
         return
     for layer in network.modules():
         if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):

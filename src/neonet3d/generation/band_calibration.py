@@ -20,11 +20,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neonet3d.generation.controlnet import one_hot
+from neonet3d.generation.texture import BANDS
 from neonet3d.generation.wavelet import haar, haar_inverse
 from neonet3d.types import ImageBatch, LabelBatch
 
-BANDS = 8
-LARGEST_GAIN = 2.0  # and the least is its inverse: more is no small error, and is left as it is
+LARGEST_GAIN = 2.0  # and the least is its inverse: what is further off is no small error
 
 
 class BandCalibration(nn.Module):

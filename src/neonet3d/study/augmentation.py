@@ -15,16 +15,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
-from neonet3d.cohort.patches import Patches, load_patches
+from neonet3d.cohort.patches import GRID_MULTIPLE, Patches, fit_patches, load_patches
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, LoopConfig, fingerprint
+from neonet3d.engine.device import SHORTEST_X
 from neonet3d.engine.jobs import run_jobs
 from neonet3d.engine.run import RunFolder, once, stage_seconds
 from neonet3d.errors import InputError
 from neonet3d.generation.audit import audit_copying
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.masks import deform_mask
+from neonet3d.generation.rivals import build_rival
 from neonet3d.generation.train import train_generator
 from neonet3d.metrics.diversity import pairwise_ms_ssim
 from neonet3d.segmentation.patch_segmenter import LabelledPatches, patch_plan
@@ -52,7 +55,7 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
 
     Raises:
         InputError: fewer cases in the pool than the largest number asks for, too few held-out
-            cases, or cases without masks.
+            cases, cases without masks, or a rival that cannot be built for them.
     """
     config, settings = run.config, run.config.augmentation_study
     pool, numbers = fold.training, sorted(settings.real_cases)
@@ -67,6 +70,7 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
         data_hash=fingerprint(sorted(c.digest() for c in (*pool, *fold.held_out))),
     )
     order = np.random.default_rng(config.seed).permutation(len(pool))
+    _require_rivals(pool.subset(pool.cases[i] for i in order[: numbers[-1]]), config)
     trainings: dict[Key, list[Training]] = {}
     for n in numbers:
         part = pool.subset(pool.cases[i] for i in order[:n])
@@ -111,6 +115,17 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
     )
     write_atomically(run.path / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
     return results
+
+
+def _require_rivals(cases: Cohort, config: Config) -> None:
+    """Build each rival for the grid that the generator will have: they train hours later.
+
+    Raises:
+        InputError: an unknown rival, one that cannot draw such patches or whose package is missing.
+    """
+    grid, _ = fit_patches(cases, shortest=SHORTEST_X * GRID_MULTIPLE)
+    for name in config.augmentation_study.rivals:
+        build_rival(name, grid.shape, len(cases.schema), labelled=cases.outcome_name is not None)
 
 
 def scaled(config: Config) -> Config:

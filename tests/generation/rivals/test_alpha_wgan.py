@@ -5,8 +5,10 @@ from collections.abc import Callable
 import torch
 
 from neonet3d.cohort.patches import Patches
+from neonet3d.engine.device import fabric
 from neonet3d.generation.controlnet import one_hot
 from neonet3d.generation.rivals.alpha_wgan import LEARNING_RATE, AlphaWGAN, Downward
+from neonet3d.generation.rivals.batches import label_vector
 from neonet3d.generation.rivals.budget import Budget
 
 SHAPE = (24, 24, 24)
@@ -14,8 +16,13 @@ SHAPE = (24, 24, 24)
 
 def error(rival: AlphaWGAN, patches: Patches) -> float:
     """Mean absolute error of reconstructions."""
-    images, masks = patches.images[:, None], one_hot(patches.required_label_maps(), 3)
-    return float((rival.reconstruct(images, masks, patches.outcomes) - images).abs().mean())
+    here = fabric()
+    images = here.to_device(patches.images[:, None])
+    masks = one_hot(here.to_device(patches.required_label_maps()), 3)
+    label = label_vector(here.to_device(patches.outcomes), rival.n_labels)
+    with torch.no_grad(), here.autocast():
+        again = rival.generator(rival.encoder(images), label, masks)
+    return float((again - images).abs().mean())
 
 
 def test_reconstructions_get_better_and_show_the_mask(

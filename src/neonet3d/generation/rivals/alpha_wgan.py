@@ -181,16 +181,6 @@ class AlphaWGAN(Rival):
         verdict: Tensor = self.critic(torch.cat([images, batch.masks, constant], dim=1))
         return verdict
 
-    def reconstruct(
-        self, images: ImageBatch, masks: OneHotBatch, labels: Int[Tensor, " b"]
-    ) -> ImageBatch:
-        """G(E(x)) beside the masks, on the device."""
-        with torch.no_grad(), fabric().autocast():
-            drawn: Tensor = self.generator(
-                self.encoder(images), label_vector(labels, self.n_labels), masks
-            )
-        return drawn
-
     def _draw(
         self, masks: OneHotBatch, labels: Int[Tensor, " b"], generator: torch.Generator
     ) -> ImageBatch:

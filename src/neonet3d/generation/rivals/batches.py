@@ -46,7 +46,7 @@ class TrainingSet:
     labelled: bool
 
     def draw(self, size: int) -> Batch:
-        """Cases at random, with repetition; a batch shares one shift of up to two voxels."""
+        """Cases at random, with repetition; a batch shares one shift of up to ``LARGEST_SHIFT``."""
         rows = torch.randint(len(self.patches), (size,))
         x, y, z = torch.randint(-LARGEST_SHIFT, LARGEST_SHIFT + 1, (3,)).tolist()
         shift, here = Shift((x, y, z)), fabric()
