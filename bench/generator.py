@@ -80,7 +80,7 @@ STEPS = {
     "euler": [1, 2, 4, 10, 20, 30],
     "exponential": sorted({1, 2, 4, 10, 20, 30, STANDARD}),
 }
-FEW = ("exponential", 4)
+FEW = ("exponential", 1)
 N_SYNTHETIC, N_NEW = 512, 64
 
 

@@ -109,6 +109,19 @@ def draw_shifts(n: int, largest: int, *, seed: int) -> list[Shift]:
     return [Shift((0, 0, 0)), *(Shift((x, y, z)) for x, y, z in drawn)]
 
 
+def random_crop(
+    shape: Shape, edge: int, unit: int, generator: torch.Generator
+) -> tuple[slice, slice, slice]:
+    """A box of up to ``edge`` voxels along each axis, which starts at a multiple of ``unit``."""
+    ends = []
+    for n in shape:
+        size = min(n, edge)
+        start = unit * int(torch.randint((n - size) // unit + 1, (), generator=generator))
+        ends.append(slice(start, start + size))
+    x, y, z = ends
+    return (x, y, z)
+
+
 def orientations_of(grid: Grid) -> list[Orientation]:
     """The 8 flips, and 16 with the swap of x and y where both axes are alike."""
     alike = grid.shape[0] == grid.shape[1] and np.isclose(grid.spacing_mm[0], grid.spacing_mm[1])

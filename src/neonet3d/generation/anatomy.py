@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from neonet3d.generation.controlnet import class_fractions, one_hot
+from neonet3d.generation.autoencoder import DOWNSAMPLING
+from neonet3d.generation.controlnet import one_hot
 from neonet3d.generation.ridge import RidgeRegression, neighbourhood
 from neonet3d.generation.wavelet import haar
 from neonet3d.types import LabelBatch, LatentBatch, Shape
@@ -31,6 +32,8 @@ PRIOR_PATCHES = 20.0  # weight of zero in the mean at a place
 PRIOR_VOXELS = 50.0  # weight of the overall spread in the spread of a rare kind of place
 FIT_BATCH = 32
 FIT_PATCHES = 256  # as many patches, evenly taken, are plenty for a few hundred coefficients
+
+Memberships = Float[Tensor, "b k x y z"]  # of the foreground classes, at full resolution
 
 
 class AnatomyPrior(nn.Module):
@@ -63,7 +66,7 @@ class AnatomyPrior(nn.Module):
         latents, label_maps = latents[::step], label_maps[::step]
         regression = RidgeRegression(len(self.weight), latents.shape[1], penalty=RIDGE)
         for z, maps in self._parts(latents, label_maps):
-            regression.add(self._features(maps), z.movedim(1, -1))
+            regression.add(self._features(one_hot(maps, self.n_classes)), z.movedim(1, -1))
         self.weight.copy_(regression.solve())
 
         left = torch.cat([z - self.mean(maps) for z, maps in self._parts(latents, label_maps)])
@@ -73,7 +76,8 @@ class AnatomyPrior(nn.Module):
         count = torch.zeros(len(self.spread), 1, dtype=torch.float64)
         for z, maps in self._parts(latents, label_maps):
             square = (z - self.mean(maps)).square().movedim(1, -1).flatten(0, 3).double()
-            place = F.one_hot(self._place(maps).flatten(), len(self.spread)).double()
+            place = _place(one_hot(maps, self.n_classes)).flatten()
+            place = F.one_hot(place, len(self.spread)).double()
             total += place.T @ square
             count += place.sum(0)[:, None]
         overall = total.sum(0) / count.sum()
@@ -83,35 +87,47 @@ class AnatomyPrior(nn.Module):
 
     def mean(self, label_maps: LabelBatch) -> LatentBatch:
         """mu(m)."""
-        return (self._features(label_maps) @ self.weight).movedim(-1, 1) + self.place_mean
+        return self._mean(one_hot(label_maps, self.n_classes))
 
     def deviation(self, label_maps: LabelBatch) -> LatentBatch:
         """sigma(m)."""
-        return self.spread[self._place(label_maps)].movedim(-1, 1)
+        return self._deviation(one_hot(label_maps, self.n_classes))
 
     def residual(self, z: LatentBatch, label_maps: LabelBatch) -> LatentBatch:
         """r = (z - mu(m)) / sigma(m)."""
-        return (z - self.mean(label_maps)) / self.deviation(label_maps)
+        memberships = one_hot(label_maps, self.n_classes)
+        return (z - self._mean(memberships)) / self._deviation(memberships)
 
     def restore(self, r: LatentBatch, label_maps: LabelBatch) -> LatentBatch:
         """z = mu(m) + sigma(m) r, the inverse of ``residual``."""
-        return self.mean(label_maps) + self.deviation(label_maps) * r
+        memberships = one_hot(label_maps, self.n_classes)
+        return self._mean(memberships) + self._deviation(memberships) * r
 
-    def _features(self, label_maps: LabelBatch) -> Float[Tensor, "b x y z f"]:
+    def _mean(self, memberships: Memberships) -> LatentBatch:
+        return (self._features(memberships) @ self.weight).movedim(-1, 1) + self.place_mean
+
+    def _deviation(self, memberships: Memberships) -> LatentBatch:
+        return self.spread[_place(memberships)].movedim(-1, 1)
+
+    def _features(self, memberships: Memberships) -> Float[Tensor, "b x y z f"]:
         """Wavelets of the map inside each latent voxel; fractions of the classes around it; 1."""
-        inside = haar(haar(one_hot(label_maps, self.n_classes)))
-        around = neighbourhood(self._fractions(label_maps))
+        inside = haar(haar(memberships))
+        around = neighbourhood(_fractions(memberships))
         ones = torch.ones_like(around[..., :1])
         return torch.cat([inside.movedim(1, -1), around, ones], dim=-1)
-
-    def _fractions(self, label_maps: LabelBatch) -> Float[Tensor, "b k x y z"]:
-        foreground = class_fractions(label_maps, self.n_classes)
-        return torch.cat([1 - foreground.sum(1, keepdim=True), foreground], dim=1)
-
-    def _place(self, label_maps: LabelBatch) -> Int[Tensor, "b x y z"]:
-        fraction, dominant = self._fractions(label_maps).max(1)
-        return dominant + self.n_classes * (fraction >= PURE)
 
     @staticmethod
     def _parts(latents: Tensor, label_maps: Tensor) -> list[tuple[Tensor, Tensor]]:
         return list(zip(latents.split(FIT_BATCH), label_maps.split(FIT_BATCH), strict=True))
+
+
+def _fractions(memberships: Memberships) -> Float[Tensor, "b k+1 u v w"]:
+    """Share of each class in each latent voxel, background first."""
+    foreground = F.avg_pool3d(memberships, DOWNSAMPLING)
+    return torch.cat([1 - foreground.sum(1, keepdim=True), foreground], dim=1)
+
+
+def _place(memberships: Memberships) -> Int[Tensor, "b u v w"]:
+    """Row of ``spread`` for each latent voxel."""
+    fraction, dominant = _fractions(memberships).max(1)
+    return dominant + (memberships.shape[1] + 1) * (fraction >= PURE)

@@ -55,9 +55,9 @@ class ControlNet(nn.Module):
         self.encoder = copy.deepcopy(unet.encoder).requires_grad_(True)
         c0, c1 = self.encoder.stem.out_channels, self.encoder.down.out_channels
         self.hint = nn.Sequential(
-            nn.Conv3d(8 * (n_classes - 1), c0, 3, padding=1),
+            nn.Conv3d(8 * (n_classes - 1), c0 // 2, 3, padding=1),
             nn.SiLU(),
-            nn.Conv3d(c0, c0, 2, stride=2),
+            nn.Conv3d(c0 // 2, c0, 2, stride=2),
             nn.SiLU(),
             nn.Conv3d(c0, c0, 3, padding=1),
         )

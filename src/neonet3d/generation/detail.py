@@ -61,11 +61,10 @@ class DetailDecoder(nn.Module):
             nn.Linear(PROFILE, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU()
         )
         self.stem = nn.Conv3d(2 * BANDS + 8 * (n_classes - 1), c, 3, padding=1)
-        self.fine = FilmResidualBlock(c, EMBEDDING)
         self.down = nn.Conv3d(c, 2 * c, 2, stride=2)
         self.coarse = nn.ModuleList(FilmResidualBlock(2 * c, EMBEDDING) for _ in range(2))
         self.up = nn.ConvTranspose3d(2 * c, c, 2, stride=2)
-        self.merge = nn.ModuleList(FilmResidualBlock(c, EMBEDDING) for _ in range(2))
+        self.merge = FilmResidualBlock(c, EMBEDDING)
         self.norm = ChannelNorm(c)
         self.head = zero_initialised(nn.Conv3d(c, BANDS, 3, padding=1))
         self.register_buffer("band_spread", torch.ones(BANDS))
@@ -101,13 +100,11 @@ class DetailDecoder(nn.Module):
             profile: standardised.
         """
         embedding = self.embed(profile)
-        fine = self.fine(self.stem(inputs), embedding)
+        fine = self.stem(inputs)
         h = self.down(fine)
         for block in self.coarse:
             h = block(h, embedding)
-        h = fine + self.up(h)
-        for block in self.merge:
-            h = block(h, embedding)
+        h = self.merge(fine + self.up(h), embedding)
         level = (profile * self.profile_spread + self.profile_mean)[:, :BANDS].exp()
         noise = inputs[:, :BANDS] * (level / self.band_spread)[..., None, None, None]
         return noise + self.head(F.silu(self.norm(h))).float()
@@ -150,9 +147,8 @@ class DetailDecoder(nn.Module):
     def path(self) -> tuple[nn.Module, ...]:
         """The layers from the inputs to the coefficients, for ``tiles.reach``."""
         coarse = [layer for block in self.coarse for layer in block.path()]  # type: ignore[operator]
-        merge = [layer for block in self.merge for layer in block.path()]  # type: ignore[operator]
-        first = (self.stem, *self.fine.path(), self.down)
-        return (*first, *coarse, self.up, *merge, self.norm, self.head)
+        last = (*self.merge.path(), self.norm, self.head)
+        return (self.stem, self.down, *coarse, self.up, *last)
 
 
 def _per_band(statistic: Float[Tensor, " 8"]) -> Float[Tensor, "8 1 1 1"]:

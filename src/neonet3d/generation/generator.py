@@ -154,7 +154,9 @@ class LatentGenerator(LatentFlow):
             images.split(SAMPLE_BATCH), label_maps.split(SAMPLE_BATCH), strict=True
         ):
             maps = here.to_device(maps)
-            decoded = self.detail.refiner(reconstructions(self.autoencoder, part)[:, None], maps)
+            decoded = reconstructions(self.autoencoder, part)[:, None]
+            with here.autocast():
+                decoded = self.detail.refiner(decoded, maps)
             made.append(self._finished("reconstructions", decoded, maps, generator))
         return torch.cat(made)
 

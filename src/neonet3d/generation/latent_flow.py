@@ -93,7 +93,7 @@ class LatentFlow(nn.Module):
                 case "heun":
                     residual = heun(velocity, noise, steps, start)
             decoded = decode_tiled(self.autoencoder, self.anatomy.restore(residual, maps)).float()
-        return self.refiner(decoded, maps)
+            return self.refiner(decoded, maps)
 
     @torch.inference_mode()
     def redraw(

@@ -23,7 +23,7 @@ from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError, RunError
 from neonet3d.generation.condition import Condition
-from neonet3d.generation.flow import Velocity, euler
+from neonet3d.generation.flow import Velocity, exponential
 from neonet3d.generation.generator import SAMPLE_BATCH
 from neonet3d.generation.latent_flow import latent_shape, require_parent
 from neonet3d.generation.lesion_edit import resize_tumour
@@ -184,7 +184,7 @@ class MaskGenerator(nn.Module):
             )
             noise = here.to_device(torch.randn(len(part), *shape, generator=generator))
             with here.autocast():
-                latent = euler(self._velocity(told), noise, steps)
+                latent = exponential(self._velocity(told), self.unet.gaussian, noise, steps)
                 maps.append(self.autoencoder.decode(latent).argmax(1).to(torch.uint8).cpu())
         spacing_mm = self.card.grid.spacing_mm
         cleaned = [self.statistics.cleaned(m, spacing_mm) for m in torch.cat(maps).numpy()]

@@ -40,15 +40,15 @@ class MaskStatistics(nn.Module):
     """Of one training fold; it holds numbers, no mask.
 
     Buffers, one row per training case: ``outcomes`` (n,), ``volumes_mm3`` (n,) of the tumour,
-    ``log_scale`` (n, 3). One row per class: ``smallest`` (k,) voxels of a piece and ``most`` (k,)
-    pieces of a map.
+    ``log_scale`` (n, 3). One row per class: ``smallest`` (k,) voxels of a piece and ``usual`` (k,)
+    pieces of a map, the median over the maps that have the class.
     """
 
     outcomes: Tensor
     volumes_mm3: Tensor
     log_scale: Tensor
     smallest: Tensor
-    most: Tensor
+    usual: Tensor
 
     def __init__(self, n_cases: int, n_classes: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class MaskStatistics(nn.Module):
         self.register_buffer("volumes_mm3", torch.zeros(n_cases))
         self.register_buffer("log_scale", torch.zeros(n_cases, 3))
         self.register_buffer("smallest", torch.zeros(n_classes, dtype=torch.long))
-        self.register_buffer("most", torch.zeros(n_classes, dtype=torch.long))
+        self.register_buffer("usual", torch.zeros(n_classes, dtype=torch.long))
 
     @torch.no_grad()
     def fit(
@@ -73,9 +73,9 @@ class MaskStatistics(nn.Module):
         self.volumes_mm3.copy_(tumour_volumes_mm3(label_maps, schema, spacing_mm, log_scale))
         for k in range(len(schema)):
             pieces = [piece_sizes(m, k) for m in label_maps.numpy()]
-            self.most[k] = max(len(sizes) for sizes in pieces)
             sizes = np.concatenate(pieces)
             if len(sizes):
+                self.usual[k] = int(np.median([len(of_map) for of_map in pieces if len(of_map)]))
                 self.smallest[k] = int(np.quantile(sizes, STRAY_QUANTILE, method="lower"))
 
     def numbers(self, wanted: MaskConditions) -> Float[Tensor, "n 5"]:
@@ -156,8 +156,8 @@ class MaskStatistics(nn.Module):
         """Without stray pieces: each such voxel takes the class of the nearest other voxel.
 
         A piece (26 neighbours) is stray when it is smaller than nearly all of training, or when the
-        map holds as many larger ones of its class as any training map. The largest of a class stays
-        if training has the class at all.
+        map holds as many larger ones of its class as a training map usually has. The largest of a
+        class stays if training has the class at all.
         """
         stray = np.zeros(label_map.shape, bool)
         for k in range(len(self.smallest)):
@@ -166,9 +166,9 @@ class MaskStatistics(nn.Module):
             sizes[0] = 0
             order = np.argsort(-sizes, kind="stable")
             keep = np.zeros(len(sizes), bool)
-            keep[order[: int(self.most[k])]] = True
+            keep[order[: int(self.usual[k])]] = True
             keep &= sizes >= int(self.smallest[k])
-            keep[order[0]] = self.most[k] > 0
+            keep[order[0]] = self.usual[k] > 0
             stray |= (pieces > 0) & ~keep[pieces]
         if stray.all() or not stray.any():
             return label_map

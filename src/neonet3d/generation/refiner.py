@@ -70,23 +70,18 @@ class Refiner(nn.Module):
     def forward(self, drawn: ImageBatch, maps: LabelBatch) -> ImageBatch:
         """The refined patch, float32, without acquisition noise.
 
-        ``haar_inverse(features @ weight)`` as convolutions, which need no neighbours in memory.
+        ``haar_inverse(features @ weight)`` as convolutions, which need no neighbours in memory;
+        what it changes, not what it keeps, goes through autocast.
         """
-        memberships = one_hot(maps, self.n_classes)
+        memberships, bands = one_hot(maps, self.n_classes), haar(drawn.float())
         near, inside, around, constant = self.weight.split(self.sizes)
-        with torch.autocast(drawn.device.type, enabled=False):
-            coefficients = (
-                _convolve(haar(drawn.float()), near)
-                + F.conv3d(space_to_depth(memberships), inside.T[..., None, None, None])
-                + _convolve(F.avg_pool3d(memberships, 2), around)
-                + constant.view(-1, 1, 1, 1)
-            )
-        return haar_inverse(coefficients)
-
-
-def _convolve(
-    x: Float[Tensor, "b c x y z"], weight: Float[Tensor, "27*c o"]
-) -> Float[Tensor, "b o x y z"]:
-    """``neighbourhood(x) @ weight``."""
-    kernel = weight.T.reshape(weight.shape[1], -1, 3, 3, 3)
-    return F.conv3d(F.pad(x, (1,) * 6, mode="replicate"), kernel)
+        near = near.clone()
+        near[MIDDLE::NEIGHBOURS] -= torch.eye(BANDS, device=near.device)
+        surroundings = torch.cat([bands, F.avg_pool3d(memberships, 2)], dim=1)
+        kernel = torch.cat([near, around]).T.reshape(BANDS, -1, 3, 3, 3)
+        change = (
+            F.conv3d(F.pad(surroundings, (1,) * 6, mode="replicate"), kernel).float()
+            + F.conv3d(space_to_depth(memberships), inside.T[..., None, None, None])
+            + constant.view(-1, 1, 1, 1)
+        )
+        return haar_inverse(bands + change)

@@ -55,22 +55,23 @@ def reach(path: Iterable[nn.Module], voxel: int) -> int:
         ValueError: a module that sees the whole volume, such as a group norm, or one that is not
             known here.
     """
-    seen = 0
-    for module in (leaf for part in path for leaf in part.modules() if not list(leaf.children())):
+    seen = 0  # walked backwards, in voxels of where the walk has come to
+    leaves = [leaf for part in path for leaf in part.modules() if not list(leaf.children())]
+    for module in reversed(leaves):
         if isinstance(module, nn.Conv3d):
             axes = zip(
                 module.kernel_size, module.stride, module.dilation, _padding(module), strict=True
             )
-            seen += voxel * max(max(p, d * (k - 1) + 1 - s - p) for k, s, d, p in axes)
-            voxel *= module.stride[0]
+            wide = max(max(p, d * (k - 1) + 1 - s - p) for k, s, d, p in axes)
+            seen = seen * module.stride[0] + wide
         elif isinstance(module, nn.ConvTranspose3d) and module.kernel_size == module.stride:
-            voxel //= module.stride[0]
+            seen = math.ceil(seen / module.stride[0])  # of a coarse voxel that is half seen, all
         elif not isinstance(module, PER_VOXEL):
             raise ValueError(
                 f"A {type(module).__name__} may see the whole volume, so tiles would differ from "
                 "it. Use convolutions and ChannelNorm."
             )
-    return seen
+    return seen * voxel
 
 
 def encoder_halo(encoder: Encoder) -> int:

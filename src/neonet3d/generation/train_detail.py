@@ -7,11 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from neonet3d.cohort.patches import orientations_of
+from neonet3d.cohort.patches import orientations_of, random_crop
 from neonet3d.config import Config
 from neonet3d.engine.artefact import claim_folder, save_artefact
 from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
+from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.detail import DetailDecoder
 from neonet3d.generation.generator import build_detail
 from neonet3d.generation.latents import (
@@ -22,7 +23,7 @@ from neonet3d.generation.latents import (
     reconstructions,
 )
 from neonet3d.generation.objectives import DetailObjective
-from neonet3d.types import LabelBatch, Shape
+from neonet3d.types import LabelBatch
 
 PAIRS = 512  # patches, evenly taken over the positions, are plenty for a texture
 CROP = 32  # voxels of an edge; texture is local, and small crops are many
@@ -56,7 +57,7 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         rows = torch.randint(len(profiles), (loop.batch_size,), generator=generator)
-        crop = _random_crop(card.grid.shape, generator)
+        crop = random_crop(card.grid.shape, CROP, DOWNSAMPLING, generator)
         turn = orientations[int(torch.randint(len(orientations), (), generator=generator))]
         scan, plain, maps = (turn.apply(part[rows][:, *crop]) for part in pairs)
         return [scan[:, None], plain[:, None], maps, profiles[rows]]
@@ -96,17 +97,7 @@ def _refined(detail: DetailDecoder, decoded: Tensor, label_maps: LabelBatch) -> 
     for plain, maps in zip(
         decoded.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True
     ):
-        refined = detail.refiner(here.to_device(plain)[:, None], here.to_device(maps))
+        with here.autocast():
+            refined = detail.refiner(here.to_device(plain)[:, None], here.to_device(maps))
         found.append(refined[:, 0].cpu())
     return torch.cat(found)
-
-
-def _random_crop(shape: Shape, generator: torch.Generator) -> tuple[slice, slice, slice]:
-    """A box of up to ``CROP`` voxels an edge, on the grid of 4x4x4 blocks."""
-    ends = []
-    for n in shape:
-        size = min(n, CROP)
-        start = 4 * int(torch.randint((n - size) // 4 + 1, (), generator=generator))
-        ends.append(slice(start, start + size))
-    x, y, z = ends
-    return (x, y, z)
