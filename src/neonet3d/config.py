@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from neonet3d.errors import InputError
@@ -63,6 +64,11 @@ class RoiConfig(Section):
 
 
 NetworkName = Literal["unet", "vnet", "attention_unet", "segresnet", "dynunet"]
+EncoderKind = Literal["frozen", "random", "trainable"]
+AttentionName = Literal["cbam", "danet", "channel", "spatial", "none"]
+BaselineName = Literal[
+    "resnet18", "resnet50", "densenet121", "efficientnet_b0", "seresnet50", "vit"
+]
 
 
 class SegmenterPlan(Section):
@@ -172,7 +178,13 @@ class BalanceConfig(Section):
 
 
 class ClassifierConfig(Section):
+    """PattenNet (``classification/patten.py``)."""
+
     channels: PositiveInt
+    attention: AttentionName
+    encoder: EncoderKind
+    masks_as_channels: bool
+    members: PositiveInt
     shell_mm: PositiveFloat
     dropout: float = Fraction
     encodings: PositiveInt
@@ -180,8 +192,22 @@ class ClassifierConfig(Section):
 
 
 class BaselineConfig(Section):
+    network: BaselineName
     width: PositiveFloat
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _width_is_of_resnets(self) -> Self:
+        if self.width != 1 and not self.network.startswith("resnet"):
+            raise ValueError(f"only a resnet has a width; for {self.network} it must be 1")
+        return self
+
+
+class RadiomicsConfig(Section):
+    """Features of ``classification/radiomics``."""
+
+    bins: PositiveInt
+    shell_mm: PositiveFloat
 
 
 class StudyConfig(Section):
@@ -217,6 +243,7 @@ class Config(Section):
     balance: BalanceConfig
     classifier: ClassifierConfig
     baseline: BaselineConfig
+    radiomics: RadiomicsConfig
     study: StudyConfig
     augmentation_study: AugmentationStudyConfig
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from neonet3d.classification.baseline import ResNetBaseline
+from neonet3d.classification.baseline import VolumeClassifier
+from neonet3d.config import BaselineName, load_config
+from neonet3d.errors import InputError
 
 SIZES = [(24, 16, 16), (40, 40, 16), (32, 24, 8)]
 
@@ -17,9 +21,12 @@ def patch(n: int, size: tuple[int, int, int], n_classes: int) -> tuple[Tensor, T
     return image, label_map
 
 
-def network(n_classes: int) -> ResNetBaseline:
+def network(
+    n_classes: int, name: BaselineName = "resnet18", size: tuple[int, int, int] = SIZES[0]
+) -> VolumeClassifier:
     torch.manual_seed(0)
-    return ResNetBaseline(n_classes, width=0.25).eval()
+    width = 0.25 if name.startswith("resnet") else 1.0
+    return VolumeClassifier(name, n_classes, size, width).eval()
 
 
 @pytest.mark.parametrize("n_classes", [1, 2, 5])
@@ -30,6 +37,23 @@ def test_one_logit_per_case_for_any_patch(size: tuple[int, int, int], n_classes:
     assert logit.shape == (2,)
     assert logit.dtype == torch.float32
     assert bool(torch.isfinite(logit).all())
+
+
+@pytest.mark.parametrize("name", get_args(BaselineName))
+def test_every_network_learns_from_small_patches(name: BaselineName) -> None:
+    """One logit, no batch norm, and gradients that are finite and reach the stem."""
+    size = SIZES[0]
+    model = network(3, name, size)
+    assert not any("BatchNorm" in type(module).__name__ for module in model.modules())
+    logit = model(*patch(2, size, 3))
+    assert logit.shape == (2,)
+    logit.sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(bool(torch.isfinite(g).all()) for g in gradients)
+    assert float(gradients[0].abs().max()) > 0
+    with torch.no_grad():
+        alone = model(*(part[1:] for part in patch(2, size, 3)))
+    torch.testing.assert_close(alone, logit[1:].detach(), rtol=1e-4, atol=1e-4)
 
 
 def test_masks_are_seen_where_there_are_classes() -> None:
@@ -69,13 +93,12 @@ def test_probability_adds_the_log_odds_of_the_prior() -> None:
 
 def test_width_scales_the_channels() -> None:
     narrow, wide = (
-        sum(p.numel() for p in ResNetBaseline(2, width=w).parameters()) for w in (0.25, 0.5)
+        sum(p.numel() for p in VolumeClassifier("resnet18", 2, SIZES[0], w).parameters())
+        for w in (0.25, 0.5)
     )
     assert wide / narrow == pytest.approx(4, rel=0.1)
 
 
-def test_no_batch_norm_is_left() -> None:
-    """MONAI gives its blocks batch norms whatever ``norm`` says."""
-    kinds = {type(module) for module in network(2).modules()}
-    assert torch.nn.GroupNorm in kinds
-    assert not any("BatchNorm" in kind.__name__ for kind in kinds)
+def test_width_is_of_resnets() -> None:
+    with pytest.raises(InputError, match="only a resnet has a width"):
+        load_config("cpu", overrides=["baseline.network=vit", "baseline.width=0.5"])

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from neonet3d.classification.objective import LogitObjective
 from neonet3d.classification.patten import (
-    DualAttentionBlock,
+    PattenEnsemble,
     PattenNet,
     frozen_tokens,
     region_statistics,
@@ -76,34 +76,6 @@ def test_the_size_of_a_region_does_not_change_its_mean() -> None:
     torch.testing.assert_close(statistics[[0, 2]], torch.tensor([3.0, 3.0]))
 
 
-def test_dual_attention_multiplies_by_one_plus_w() -> None:
-    torch.manual_seed(1)
-    block = DualAttentionBlock(8)
-    x = normal(2, 8, 6, 5, 4)
-    with torch.no_grad():
-        refined = F.silu(x + block.convolutions(x))
-        channel = block.channel_attention(refined)
-        weighted = refined * (1 + channel[..., None, None, None])
-        place = block.spatial_attention(weighted)
-        torch.testing.assert_close(block(x), weighted * (1 + place))
-    assert channel.shape == (2, 8)
-    assert place.shape == (2, 1, 6, 5, 4)
-    for weight in (channel, place):
-        assert bool(((weight > 0) & (weight < 1)).all())
-        assert float(weight.std()) > 0
-
-
-def test_channel_attention_sees_what_and_spatial_attention_sees_where() -> None:
-    """Channel attention is blind to where voxels lie, spatial attention to the channels' order."""
-    torch.manual_seed(1)
-    block, x = DualAttentionBlock(8), normal(1, 8, 6, 6, 6)
-    with torch.no_grad():
-        shuffled = x.flatten(2)[:, :, torch.randperm(216)].reshape(x.shape)
-        torch.testing.assert_close(block.channel_attention(shuffled), block.channel_attention(x))
-        mixed = x[:, torch.randperm(8)]
-        torch.testing.assert_close(block.spatial_attention(mixed), block.spatial_attention(x))
-
-
 @pytest.mark.parametrize("size", [(8, 6, 4), (4, 4, 4), (12, 8, 2)])
 def test_one_logit_per_case(tiny: Config, size: tuple[int, int, int]) -> None:
     logit = network(tiny)(*inputs(3, size))
@@ -156,8 +128,50 @@ def test_every_parameter_learns(tiny: Config) -> None:
     assert still == ["gaze.0.bias", "gaze.1.bias"] or still == []
 
 
+def test_masks_as_channels_reach_the_deep_reading(tiny: Config) -> None:
+    settings = tiny.classifier.model_copy(update={"masks_as_channels": True})
+    torch.manual_seed(0)
+    model, batch = PattenNet(FINE, COARSE, REGIONS, settings).eval(), inputs()
+    assert bool(torch.isfinite(model(*batch)).all())
+    seen: list[Tensor] = []
+    model.levels[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(*batch)
+    torch.testing.assert_close(seen[0], torch.cat([batch[0], batch[2]], dim=1))
+
+
+def ensemble(tiny: Config, members: int = 3) -> PattenEnsemble:
+    torch.manual_seed(0)
+    settings = tiny.classifier.model_copy(update={"members": members})
+    return PattenEnsemble(FINE, COARSE, REGIONS, settings).eval()
+
+
+def test_members_differ_and_learn_apart(tiny: Config) -> None:
+    """Each member's gradient is what it would be without the others."""
+    together, batch = ensemble(tiny), inputs(4)
+    logits = together(*batch)
+    assert logits.shape == (3, 4)
+    assert len({round(float(x), 6) for x in logits[:, 0].detach()}) == 3
+    objective = LogitObjective(together)
+    outcome = torch.tensor([0, 1, 0, 1])
+    objective(*batch, outcome).backward()
+    for index, member in enumerate(together.members):
+        shared = [p.grad.clone() for p in member.parameters()]
+        member.zero_grad()
+        LogitObjective(member)(*batch, outcome).backward()
+        for (name, p), of_mean in zip(member.named_parameters(), shared, strict=True):
+            torch.testing.assert_close(of_mean * 3, p.grad, msg=f"{index} {name}")
+
+
+def test_tokens_of_training_standardise_every_member(tiny: Config) -> None:
+    model, tokens = ensemble(tiny, 2), frozen_tokens(*inputs(5))
+    model.standardise_tokens(tokens)
+    for member in model.members:
+        torch.testing.assert_close(member.token_mean, tokens.mean(0))
+        torch.testing.assert_close(member.token_std, tokens.std(0).clamp_min(1e-4))
+
+
 def test_probability_adds_the_log_odds_of_the_prior(tiny: Config) -> None:
-    model = network(tiny)
+    model = ensemble(tiny)
     logit = torch.tensor([-2.0, 0.0, 3.0])
     torch.testing.assert_close(model.probability(logit), torch.sigmoid(logit))
     model.prior_logit.fill_(np.log(0.2 / 0.8))

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import FrozenClassifier, train_baseline, train_patten
+from neonet3d.classification.train import PattenClassifier, train_patten
+from neonet3d.classification.train_baseline import train_baseline
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config
@@ -71,7 +72,7 @@ def test_the_baseline_is_averaged_over_all_flips(models: Path, fold: Fold, tmp_p
 def test_training_prevalence_is_in_the_probability(models: Path, fold: Fold) -> None:
     classifier = Classifier.load(models / "patten")
     balanced = classifier.predict(fold.held_out)
-    assert isinstance(classifier.model, FrozenClassifier)
+    assert isinstance(classifier.model, PattenClassifier)
     classifier.model.network.prior_logit.add_(np.log(0.25))
     shifted = classifier.predict(fold.held_out)
     odds = shifted / (1 - shifted) / (balanced / (1 - balanced))

@@ -10,14 +10,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from neonet3d.classification.objective import LABEL_SMOOTHING, LogitObjective
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import (
-    LABEL_SMOOTHING,
-    LogitObjective,
-    draw_balanced,
-    train_baseline,
-    train_patten,
-)
+from neonet3d.classification.train import train_patten
+from neonet3d.classification.train_baseline import train_baseline
+from neonet3d.classification.training_set import draw_balanced
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config
@@ -111,6 +108,23 @@ def test_the_encoder_does_not_move(
     )
     for name, value in before.items():
         assert value.numpy().tobytes() == after[name].numpy().tobytes(), name
+
+
+@pytest.mark.parametrize("encoder", ["random", "trainable"])
+def test_an_encoder_that_learned_nothing_or_goes_on_learning(
+    encoder: str, fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
+) -> None:
+    """Other weights than the frozen one's; what is saved is what predicts."""
+    settings = tiny.classifier.model_copy(update={"encoder": encoder, "members": 2})
+    config = tiny.model_copy(update={"classifier": settings})
+    train_patten(fold, encoder_folder, config, tmp_path / "patten")
+    before, after = weights(encoder_folder), weights(tmp_path / "patten")
+    kernel = "encoder.linear.weight"  # starts as principal components, which are large
+    moved = float((before[kernel] - after[kernel]).abs().max())
+    assert moved > 0.1 if encoder == "random" else 0 < moved < 0.02
+    probability = Classifier.load(tmp_path / "patten").predict(fold.held_out)
+    assert probability.shape == (4,)
+    assert np.isfinite(probability).all()
 
 
 def test_the_card_says_what_it_was_built_on(
@@ -217,7 +231,7 @@ def test_tokens_are_standardised_over_training_cases(
         for name in ("patten", "alone")
     }
     assert len(digests) == 1
-    assert float(weights(tmp_path / "patten")["network.token_std"].min()) > 0
+    assert float(weights(tmp_path / "patten")["network.members.0.token_std"].min()) > 0
 
 
 @pytest.mark.parametrize("kind", ["patten", "resnet"])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import train_baseline, train_patten
+from neonet3d.classification.train import train_patten
+from neonet3d.classification.train_baseline import train_baseline
 from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold

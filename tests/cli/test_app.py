@@ -30,6 +30,7 @@ COMMANDS = {
     ("generate", "evaluate"),
     ("classify", "train"),
     ("classify", "predict"),
+    ("classify", "explain"),
     ("study", "augmentation"),
     ("study", "plan"),
     ("study", "pni"),

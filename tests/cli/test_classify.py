@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -45,6 +46,33 @@ def test_held_out_cases_get_a_probability(
     printed = run("classify", "predict", classifier, trained.crops, "--fold", "0/2")
     assert "probability of pni" in printed.stdout
     assert printed.stdout.splitlines()[-1].endswith("not a medical device.")
+
+
+def test_explanations_lie_on_the_scans(
+    classifier: Path,
+    run: Callable[..., Any],
+    tiny_options: tuple[str, ...],
+    trained: Any,
+    tmp_path: Path,
+) -> None:
+    out, options = tmp_path / "maps", ("--fold", "0/2", *tiny_options, "--json")
+    command = ("classify", "explain", classifier, trained.crops, out)
+    found = run(*command, "--generator", trained.generator, *options).json()
+    kinds = ["attention", "grad_cam", "occlusion", "counterfactual"]
+    assert (found["cases"], found["kinds"]) == (4, kinds)
+    crops = Cohort.open(trained.crops)
+    held_out = [c for c in crops if (out / f"{c.name}_attention.nii.gz").is_file()]
+    assert len(held_out) == 4
+    assert len(list(out.iterdir())) == 4 * len(kinds)
+    for case in held_out:
+        image = nib.load(case.image_path)
+        for kind in kinds:
+            mapped = nib.load(out / f"{case.name}_{kind}.nii.gz")
+            assert mapped.shape == image.shape
+            np.testing.assert_allclose(mapped.affine, image.affine, atol=1e-4)
+            assert np.isfinite(mapped.get_fdata()).all()
+    done = run(*command, *options)
+    assert (done.status, "is not an empty folder" in done.stderr) == (2, True)
 
 
 def test_an_encoder_is_trained_where_none_is_given(

@@ -50,7 +50,10 @@ def test_volumes_are_drawn_with_their_masks(
     command = ("generate", "sample", trained.generator, tmp_path / "out", "--masks", trained.crops)
     found = run(*command, "--fold", "0/2", "--steps", 1, *options, *tiny_options, "--json").json()
     drawn, crops = Cohort.open(tmp_path / "out"), Cohort.open(trained.crops)
-    assert found == {"cohort": str(tmp_path / "out"), "cases": len(drawn)}
+    assert (found["cohort"], found["cases"]) == (str(tmp_path / "out"), len(drawn))
+    copying = found["copying"]  # of the cohort of the masks, which holds the training cases too
+    assert copying["n_synthetic"] == len(drawn)
+    assert copying["n_training"] + copying["n_held_out"] == len(crops)
     assert all(case.synthetic for case in drawn)
     sources = [crops[case.name.removesuffix("-2")] for case in drawn]
     expected = [case.outcome for case in sources] if outcomes is None else outcomes
@@ -69,6 +72,7 @@ def test_pairs_that_no_patient_had(
     found = run(*command, *options, "--training", trained.crops, "--json").json()
     assert (found["cohort"], found["cases"]) == (str(tmp_path / "out"), 3)
     assert found["redrawn"] >= 0
+    assert found["copying"]["n_synthetic"] == 3
     novelty = found["novelty"]
     assert novelty["largest"] == max(novelty["nearest_training_dice"])
     assert len(novelty["nearest_training_dice"]) == 3
@@ -94,6 +98,7 @@ def test_new_masks_of_one_volume(
     done = run(*command, *options, *tiny_options)
     assert done.status == 0, done.stderr
     assert "Give --training to measure how new they are." in done.stdout
+    assert "Not audited for copying" in done.stdout
     found = Cohort.open(tmp_path / "out").cases[0].read_with_mask()[1]
     assert (found.data == 2).sum() * found.voxel_volume_mm3 == pytest.approx(
         voxels * mask.voxel_volume_mm3, rel=0.02
@@ -105,7 +110,7 @@ def test_new_masks_of_one_volume(
     [
         ((), "Say --masks COHORT or --new-masks, and not both."),
         (("--masks", "x", "--new-masks"), "and not both"),
-        (("--masks", "x", "--training", "y"), "belongs to --new-masks"),
+        (("--new-masks", "--training", "y"), "There is no folder y"),
         (("--new-masks", "--move-tumour"), "belong to --masks"),
         (("--new-masks", "--fold", "0/2"), "belong to --masks"),
         (("--new-masks", "--tumour-volume", 1), "those of training have"),

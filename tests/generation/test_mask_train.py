@@ -88,11 +88,11 @@ def test_how_new_they_are_is_measured_on_the_training_cases(
     masks: MaskGenerator, patients: Cohort
 ) -> None:
     drawn = masks.sample(3, seed=0)
-    novelty = masks.novelty(drawn, masks.training_cases_of(patients))
+    novelty = masks.novelty(drawn, masks.card.training_cases_of(patients))
     assert (novelty.drawn.shape, novelty.training.shape) == ((3,), (len(patients),))
     assert (novelty.drawn < 1).all()
     with pytest.raises(InputError, match="lacks 2 of the 6 cases"):
-        masks.training_cases_of(patients.subset(patients.cases[2:]))
+        masks.card.training_cases_of(patients.subset(patients.cases[2:]))
 
 
 def test_what_it_was_not_trained_for_is_refused(masks: MaskGenerator) -> None:

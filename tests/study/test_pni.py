@@ -209,7 +209,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         run / "fold-0" / "generator" / "unet",
         run / "fold-0" / "generator" / "controlnet" / "model.safetensors",
         run / "fold-0" / "balanced" / ".done",
-        run / "fold-1" / "classifiers" / "resnet_real" / "model.json",
+        run / "fold-1" / "classifiers" / "baseline_real" / "model.json",
     ):
         assert start(arguments, die_at=die_at) == -signal.SIGKILL
     assert start(arguments, die_at=None) == 0

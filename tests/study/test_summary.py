@@ -14,7 +14,7 @@ from neonet3d.config import Config
 from neonet3d.engine.run import stage_seconds
 from neonet3d.metrics.discrimination import auc, delong, delong_paired
 from neonet3d.metrics.overlap import dice
-from neonet3d.study.fold import ARMS, FoldPaths
+from neonet3d.study.fold import ARMS, FoldPaths, arm_titles
 from neonet3d.study.results import StudyResults
 from neonet3d.study.summary import _ceiling
 
@@ -39,14 +39,14 @@ def test_every_case_is_predicted_once_by_a_model_that_did_not_see_it(
     assert (results.title, results.outcome) == ("Spheres", "pni")
 
 
-def test_arms_are_pooled_out_of_fold(finished: tuple[Path, StudyResults]) -> None:
+def test_arms_are_pooled_out_of_fold(finished: tuple[Path, StudyResults], tiny: Config) -> None:
     run, results = finished
     table = predictions(run)
     outcomes = np.array([int(row["outcome"]) for row in table])
     assert [arm.key for arm in results.arms] == list(ARMS)
     for arm in results.arms:
         scores = np.array([float(row[arm.key]) for row in table])
-        assert arm.title == ARMS[arm.key]
+        assert arm.title == arm_titles(tiny)[arm.key]
         np.testing.assert_array_equal(arm.probabilities, scores)
         expected = delong(outcomes, scores)
         assert arm.auc.value == expected.value == auc(outcomes, scores)
@@ -62,8 +62,8 @@ def test_arms_are_compared_in_pairs_on_the_same_cases(
     arms = {arm.key: arm for arm in results.arms}
     assert [(c.first, c.second) for c in results.comparisons] == [
         ("patten_balanced", "patten_real"),
-        ("patten_balanced", "resnet_real"),
-        ("patten_real", "resnet_real"),
+        ("patten_balanced", "baseline_real"),
+        ("patten_real", "baseline_real"),
     ]
     for pair in results.comparisons:
         first, second = arms[pair.first], arms[pair.second]

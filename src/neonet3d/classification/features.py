@@ -17,7 +17,7 @@ from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.patches import Orientation, Patches, orientations_of
 from neonet3d.engine.device import fabric
 from neonet3d.generation.autoencoder import Encoder
-from neonet3d.types import LabelSchema
+from neonet3d.types import ImageBatch, LabelSchema
 
 ENCODE_BATCH = 32
 
@@ -82,9 +82,9 @@ def encode_patches(
         images = orientation.apply(patches.images)
         for part in images.split(ENCODE_BATCH):
             with here.autocast():
-                maps = encoder.maps(here.to_device(part)[:, None])
-            fine.append(torch.cat([maps.haar, maps.fine.float()], dim=1).bfloat16().cpu())
-            coarse.append(torch.cat([maps.coarse.float(), maps.latent], dim=1).bfloat16().cpu())
+                maps = feature_maps(encoder, here.to_device(part)[:, None])
+            for level, of_part in zip((fine, coarse), maps, strict=True):
+                level.append(of_part.bfloat16().cpu())
     turned = [orientation.apply(regions) for orientation in orientations]
     encodings = (len(orientations), len(patches))
     return FrozenFeatures(
@@ -93,6 +93,15 @@ def encode_patches(
         torch.stack([shrink(maps, 2) for maps in turned]),
         torch.stack([shrink(maps, 4) for maps in turned]),
     )
+
+
+def feature_maps(
+    encoder: Encoder, images: ImageBatch
+) -> tuple[Float[Tensor, "b f x y z"], Float[Tensor, "b g u v w"]]:
+    """What PattenNet reads at half and at quarter resolution: every level of the encoder."""
+    maps = encoder.maps(images)
+    fine = torch.cat([maps.haar, maps.fine.float()], dim=1)
+    return fine, torch.cat([maps.coarse.float(), maps.latent], dim=1)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -7,48 +7,14 @@ by regions is ours and is where the signal was in our measurements.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neonet3d.classification.dual_attention import DualAttentionBlock
 from neonet3d.config import ClassifierConfig
 from neonet3d.generation.blocks import zero_initialised
 
-
-class DualAttentionBlock(nn.Module):
-    """Residual 3D convolutions, then channel and spatial attention, each applied as x (1 + w).
-
-    Channel attention: average- and max-pooled descriptors through a shared MLP. Spatial attention:
-    channel mean and max through a 3x3x3 convolution (CBAM, Woo 2018, in 3D).
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.convolutions = nn.Sequential(
-            nn.Conv3d(channels, channels, 3, padding=1),
-            nn.GroupNorm(4, channels),
-            nn.SiLU(),
-            nn.Conv3d(channels, channels, 3, padding=1),
-            nn.GroupNorm(4, channels),
-        )
-        self.channel_mlp = nn.Sequential(
-            nn.Linear(channels, channels // 4), nn.SiLU(), nn.Linear(channels // 4, channels)
-        )
-        self.spatial = nn.Conv3d(2, 1, 3, padding=1)
-
-    def forward(self, x: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c x y z"]:
-        x = F.silu(x + self.convolutions(x))
-        x = x * (1 + self.channel_attention(x)[..., None, None, None])
-        return x * (1 + self.spatial_attention(x))
-
-    def channel_attention(self, x: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b c"]:
-        return torch.sigmoid(
-            self.channel_mlp(x.mean((2, 3, 4))) + self.channel_mlp(x.amax((2, 3, 4)))
-        )
-
-    def spatial_attention(self, x: Float[Tensor, "b c x y z"]) -> Float[Tensor, "b 1 x y z"]:
-        summary = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1)
-        return torch.sigmoid(self.spatial(summary))
+Levels = tuple[Tensor, Tensor]  # at half and at quarter resolution
 
 
 class PattenNet(nn.Module):
@@ -56,11 +22,12 @@ class PattenNet(nn.Module):
 
     Two readings are added: a linear one of the frozen maps' statistics per region, and a deeper one
     of the maps after Dual Attention Blocks, pooled by the same regions and by learned attention.
+
+    Buffers ``token_mean`` and ``token_std`` standardise the statistics; measured on training cases.
     """
 
     token_mean: Tensor
     token_std: Tensor
-    prior_logit: Tensor
 
     def __init__(
         self, fine_channels: int, coarse_channels: int, n_regions: int, config: ClassifierConfig
@@ -70,12 +37,15 @@ class PattenNet(nn.Module):
         n_tokens = 2 * n_regions * (fine_channels + coarse_channels)
         self.register_buffer("token_mean", torch.zeros(n_tokens))
         self.register_buffer("token_std", torch.ones(n_tokens))
-        self.register_buffer("prior_logit", torch.zeros(()))
         self.frozen_reading = nn.Sequential(
             nn.Dropout(config.dropout), zero_initialised(nn.Linear(n_tokens, 1))
         )
+        self.masks_as_channels = config.masks_as_channels
+        extra = n_regions if config.masks_as_channels else 0
         self.levels = nn.ModuleList(
-            nn.Sequential(nn.Conv3d(channels, c, 1), DualAttentionBlock(c))
+            nn.Sequential(
+                nn.Conv3d(channels + extra, c, 1), DualAttentionBlock(c, config.attention)
+            )
             for channels in (fine_channels, coarse_channels)
         )
         self.gaze = nn.ModuleList(nn.Conv3d(c, 1, 1) for _ in self.levels)
@@ -96,19 +66,65 @@ class PattenNet(nn.Module):
         fine_regions: Float[Tensor, "b r x y z"],
         coarse_regions: Float[Tensor, "b r x/2 y/2 z/2"],
     ) -> Float[Tensor, " b"]:
-        """Logit under balanced classes; ``probability`` puts the prevalence back."""
-        tokens = frozen_tokens(fine, coarse, fine_regions, coarse_regions) - self.token_mean
-        tokens = (tokens / self.token_std).clamp(-5, 5)
+        """Logit under balanced classes."""
+        tokens = frozen_tokens(fine, coarse, fine_regions, coarse_regions)
+        refined = self.refine((fine, coarse), (fine_regions, coarse_regions))
+        return self.read(tokens, refined, (fine_regions, coarse_regions))
+
+    def refine(self, maps: Levels, regions: Levels) -> Levels:
+        """The maps of both levels after their Dual Attention Blocks, float32."""
+        fine, coarse = (
+            level(torch.cat([seen, where], dim=1) if self.masks_as_channels else seen).float()
+            for seen, where, level in zip(maps, regions, self.levels, strict=True)
+        )
+        return fine, coarse
+
+    def gaze_weights(self, refined: Levels) -> Levels:
+        """How much of its learned pooling each voxel of either level has; sums to 1 in each."""
+        fine, coarse = (
+            gaze(level).float().flatten(1).softmax(1).view(len(level), 1, *level.shape[2:])
+            for level, gaze in zip(refined, self.gaze, strict=True)
+        )
+        return fine, coarse
+
+    def read(
+        self, tokens: Float[Tensor, "b t"], refined: Levels, regions: Levels
+    ) -> Float[Tensor, " b"]:
+        """Both readings, added."""
+        tokens = ((tokens - self.token_mean) / self.token_std).clamp(-5, 5)
         pooled = []
-        for maps, regions, level, gaze in zip(
-            (fine, coarse), (fine_regions, coarse_regions), self.levels, self.gaze, strict=True
-        ):
-            refined = level(maps).float()
-            weight = gaze(refined).float().flatten(1).softmax(1)
-            pooled.append(region_statistics(refined, regions))
-            pooled.append(torch.einsum("bcn,bn->bc", refined.flatten(2), weight))
+        for level, where, weight in zip(refined, regions, self.gaze_weights(refined), strict=True):
+            pooled.append(region_statistics(level, where))
+            pooled.append(torch.einsum("bcxyz,bqxyz->bc", level, weight))
         logit: Tensor = self.frozen_reading(tokens) + self.deep_reading(torch.cat(pooled, dim=1))
         return logit[:, 0].float()
+
+
+class PattenEnsemble(nn.Module):
+    """PattenNets that differ by their first weights; their logits are averaged."""
+
+    prior_logit: Tensor
+
+    def __init__(
+        self, fine_channels: int, coarse_channels: int, n_regions: int, config: ClassifierConfig
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(
+            PattenNet(fine_channels, coarse_channels, n_regions, config)
+            for _ in range(config.members)
+        )
+        self.register_buffer("prior_logit", torch.zeros(()))
+
+    def standardise_tokens(self, tokens: Float[Tensor, "n t"]) -> None:
+        """Measure the statistics' mean and deviation on the training cases."""
+        for member in self.members:
+            assert isinstance(member, PattenNet)
+            member.token_mean.copy_(tokens.mean(0))
+            member.token_std.copy_(tokens.std(0).clamp_min(1e-4))
+
+    def forward(self, *maps: Tensor) -> Float[Tensor, "k b"]:
+        """Logit of each member, from the arguments of ``PattenNet.forward``."""
+        return torch.stack([member(*maps) for member in self.members])
 
     def probability(self, logit: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Training draws classes 1:1; the log odds of the training prevalence are added back."""

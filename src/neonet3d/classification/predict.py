@@ -10,31 +10,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from neonet3d.classification.baseline import ResNetBaseline
+from neonet3d.classification.baseline import VolumeClassifier
 from neonet3d.classification.features import encode_patches, encodings_of
-from neonet3d.classification.patten import PattenNet
-from neonet3d.classification.train import FrozenClassifier
+from neonet3d.classification.radiomics.model import RadiomicsModel
+from neonet3d.classification.radiomics.patient import radiomics_table
+from neonet3d.classification.train import PattenClassifier, build_encoder, build_ensemble
+from neonet3d.classification.train_baseline import build_baseline
 from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import Patches, load_patches, orientations_of
-from neonet3d.config import AutoencoderConfig, ClassifierConfig
+from neonet3d.config import ClassifierConfig, RadiomicsConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
-from neonet3d.generation.autoencoder import Encoder
 
 PREDICT_BATCH = 32
+Model = PattenClassifier | VolumeClassifier | RadiomicsModel
 
 
 class Classifier:
-    """A trained PattenNet or baseline.
+    """A trained PattenNet, baseline network or radiomics model.
 
     Example:
         >>> classifier = Classifier.load("model")          # doctest: +SKIP
         >>> probability = classifier.predict(cohort)       # doctest: +SKIP
     """
 
-    def __init__(self, model: FrozenClassifier | ResNetBaseline, card: ArtefactCard) -> None:
+    def __init__(self, model: Model, card: ArtefactCard) -> None:
         self.model = model
         self.card = card
 
@@ -42,13 +44,16 @@ class Classifier:
     def load(cls, folder: Path | str) -> Classifier:
         folder = Path(folder)
         card = read_card(folder)
-        model: FrozenClassifier | ResNetBaseline
-        if card.kind == "PattenNet":
-            model = _build_frozen(card)
-        elif card.kind == "ResNetBaseline":
-            model = ResNetBaseline(len(card.classes), card.config["width"])
-        else:
-            raise InputError(f"{folder} holds a {card.kind}, not a classifier.")
+        model: Model
+        match card.kind:
+            case "PattenNet":
+                model = PattenClassifier(build_encoder(card), build_ensemble(card))
+            case "VolumeClassifier":
+                model = build_baseline(card)
+            case "RadiomicsModel":
+                model = RadiomicsModel(len(card.parts["features"]))
+            case _:
+                raise InputError(f"{folder} holds a {card.kind}, not a classifier.")
         load_weights(folder, model, card)
         fabric().to_device(model)
         return cls(model.eval(), card)
@@ -56,7 +61,8 @@ class Classifier:
     @property
     def prevalence(self) -> float:
         """Share of the outcome among the real training cases: what is known of an unseen case."""
-        network = self.model if isinstance(self.model, ResNetBaseline) else self.model.network
+        model = self.model
+        network = model.network if isinstance(model, PattenClassifier) else model
         return float(torch.sigmoid(network.prior_logit))
 
     @torch.inference_mode()
@@ -77,12 +83,16 @@ class Classifier:
         patches = load_patches(cohort, self.card.grid, self.card.normaliser)
         if not allow_no_tumour:
             refuse_without_tumour(cohort)
-        if isinstance(self.model, ResNetBaseline):
-            return self._predict_baseline(self.model, patches).numpy()
-        return self._predict_patten(self.model, patches).numpy()
+        match self.model:
+            case PattenClassifier():
+                return self._predict_patten(self.model, patches).numpy()
+            case VolumeClassifier():
+                return self._predict_baseline(self.model, patches).numpy()
+            case RadiomicsModel():
+                return self._predict_radiomics(self.model, patches).numpy()
 
-    def _predict_patten(self, model: FrozenClassifier, patches: Patches) -> Float[Tensor, " n"]:
-        here, settings = fabric(), ClassifierConfig.model_validate(self.card.config)
+    def _predict_patten(self, model: PattenClassifier, patches: Patches) -> Float[Tensor, " n"]:
+        here, settings = fabric(), self.card.settings(ClassifierConfig)
         if self.card.parts["regions"] == ["whole"]:  # trained without masks: none are looked at
             patches = replace(patches, label_maps=None)
         else:
@@ -95,10 +105,10 @@ class Classifier:
         for encoding in range(features.n_encodings):
             for part in torch.arange(len(patches)).split(PREDICT_BATCH):
                 batch = [here.to_device(x) for x in features.batch(encoding, part)]
-                logits[part] += model.network(*batch).cpu() / features.n_encodings
+                logits[part] += model.network(*batch).mean(0).cpu() / features.n_encodings
         return model.network.probability(logits.to(model.network.prior_logit.device)).cpu()
 
-    def _predict_baseline(self, model: ResNetBaseline, patches: Patches) -> Float[Tensor, " n"]:
+    def _predict_baseline(self, model: VolumeClassifier, patches: Patches) -> Float[Tensor, " n"]:
         here = fabric()
         maps = patches.label_maps
         if maps is None:
@@ -115,10 +125,8 @@ class Classifier:
                 logits[part] += logit.cpu() / len(orientations)
         return model.probability(logits.to(model.prior_logit.device)).cpu()
 
-
-def _build_frozen(card: ArtefactCard) -> FrozenClassifier:
-    config = AutoencoderConfig.model_validate(card.parts["autoencoder"])
-    settings = card.settings(ClassifierConfig)
-    fine, coarse = 8 + config.channels, 2 * config.channels + config.latent_channels
-    network = PattenNet(fine, coarse, len(card.parts["regions"]), settings)
-    return FrozenClassifier(Encoder(config), network)
+    def _predict_radiomics(self, model: RadiomicsModel, patches: Patches) -> Float[Tensor, " n"]:
+        settings = self.card.settings(RadiomicsConfig)
+        _, features = radiomics_table(patches, self.card.schema_, settings)
+        here = fabric()
+        return model.probability(model(here.to_device(torch.from_numpy(features)))).float().cpu()

@@ -1,4 +1,4 @@
-"""neonet3d classify: train, predict."""
+"""neonet3d classify: train, predict, explain."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ AllowNoTumour = Annotated[
     typer.Option("--allow-no-tumour", help="Take patches of the liver's middle without a tumour."),
 ]
 
-app = typer.Typer(help="NeoCls: train PattenNet, predict outcomes.", no_args_is_help=True)
+app = typer.Typer(
+    help="NeoCls: train PattenNet, predict outcomes, explain them.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -116,4 +118,80 @@ def predict(
         {"outcome": classifier.card.outcome, "probability": dict(rows)},
         as_json=as_json,
         sentence="Research use only; not a medical device.",
+    )
+
+
+@app.command()
+def explain(
+    model: ModelPath,
+    cohort: CohortPath,
+    out: OutPath,
+    generator: Annotated[
+        Path | None,
+        typer.Option(
+            help="Generator of the same fold: what does it believe that the outcome changes?",
+            show_default=False,
+        ),
+    ] = None,
+    fold: FoldChoice = None,
+    splits: SplitsFile = None,
+    preset: Preset = "cpu",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Where a PattenNet looks, as NIfTI maps that lie on the scans.
+
+    Writes attention, Grad-CAM and occlusion of each case; with --generator the counterfactual
+    difference too, in units of the scan's reference intensity.
+    """
+    import numpy as np
+
+    from neonet3d.classification.explain import explain as explained
+    from neonet3d.classification.predict import Classifier
+    from neonet3d.cohort.folder import new_folder
+    from neonet3d.cohort.patches import load_patches, patch_window
+    from neonet3d.cohort.volume import Volume
+    from neonet3d.generation.counterfactual import draw_counterfactuals
+    from neonet3d.generation.generator import LatentGenerator
+
+    settings = resolve(preset, config, overrides, seed)
+    classifier = Classifier.load(model)
+    cases = cases_to_apply(cohort, fold, settings.seed, splits)
+    card = classifier.card
+    card.refuse_other_classes(cases.schema)
+    assert card.normaliser is not None  # every classifier records one
+    with new_folder(out) as folder:
+        found = explained(classifier, load_patches(cases, card.grid, card.normaliser))
+        maps = {
+            "attention": (card.grid, found.attention),
+            "grad_cam": (card.grid, found.grad_cam),
+            "occlusion": (card.grid, found.occlusion),
+        }
+        if generator is not None:
+            drawing = LatentGenerator.load(generator)
+            drawing.card.refuse_other_classes(cases.schema)
+            assert drawing.card.normaliser is not None
+            drawn = draw_counterfactuals(
+                drawing,
+                load_patches(cases, drawing.card.grid, drawing.card.normaliser),
+                steps=settings.sampler.steps,
+                guidance=settings.sampler.guidance,
+            )
+            invert = drawing.card.normaliser.invert
+            difference = invert(drawn.positive.numpy()) - invert(drawn.negative.numpy())
+            maps["counterfactual"] = (drawing.card.grid, difference)
+        for index, case in enumerate(cases):
+            scan = case.read_image()
+            for name, (grid, values) in maps.items():
+                window = patch_window(scan, grid, name=case.name)
+                data = np.asarray(values[index], dtype=np.float32)
+                written = Volume(data, window.affine(scan), user_axes=scan.user_axes)
+                written.write(folder / f"{case.name}_{name}.nii.gz")
+    show(
+        {"maps": str(out), "cases": len(cases), "kinds": list(maps)},
+        as_json=as_json,
+        sentence=f"{out}: {', '.join(maps)} of {len(cases)} cases. "
+        "Research use only; not a medical device.",
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from neonet3d.cli.copying import audit_draws, find_reference
 from neonet3d.cli.fidelity import show_scores
 from neonet3d.cli.forecast import show_forecast
 from neonet3d.cli.new_masks import NewMasks, draw_new_masks
@@ -129,7 +130,8 @@ def sample(
     training: Annotated[
         Path | None,
         typer.Option(
-            help="Cohort the generator was trained on, to measure how new the masks are.",
+            help="Cohort the generator was trained on, to audit the draws for copying and to "
+            "measure how new the masks are; by default that of --masks where it is the same.",
             show_default=False,
         ),
     ] = None,
@@ -151,36 +153,38 @@ def sample(
 
     if (masks is None) != new_masks:
         raise InputError("Say --masks COHORT or --new-masks, and not both.")
-    if not new_masks and training is not None:
-        raise InputError("--training belongs to --new-masks. Leave it out.")
     if new_masks and (fold is not None or splits is not None or move_tumour):
         raise InputError("--fold, --splits and --move-tumour belong to --masks. Leave them out.")
     settings = resolve(preset, config, overrides, seed)
     sampler = settings.sampler.model_copy(update={"steps": steps} if steps else {})
     generator = LatentGenerator.load(model)
     outcome = _label(label, generator.card.outcome)
+    reference = find_reference(generator, training, masks)
     if masks is None:
-        wanted = NewMasks(n, outcome, tumour_volume, training)
+        seen = None if reference is None else reference.training
+        wanted = NewMasks(n, outcome, tumour_volume, seen)
         found, sentence = draw_new_masks(generator, model, out, sampler, wanted, seed=settings.seed)
-        show({"cohort": str(out)} | found, as_json=as_json, sentence=f"{out}: {sentence}")
-        return
-    edit = None
-    if move_tumour or tumour_volume is not None:
-        edit = TumourEdit(move_tumour, tumour_volume)
-    cohort = sample_cohort(
-        generator,
-        cases_to_apply(masks, fold, settings.seed, splits),
-        out,
-        sampler,
-        seed=settings.seed,
-        n=n,
-        label=outcome,
-        edit=edit,
-    )
+    else:
+        edit = None
+        if move_tumour or tumour_volume is not None:
+            edit = TumourEdit(move_tumour, tumour_volume)
+        cohort = sample_cohort(
+            generator,
+            cases_to_apply(masks, fold, settings.seed, splits),
+            out,
+            sampler,
+            seed=settings.seed,
+            n=n,
+            label=outcome,
+            edit=edit,
+        )
+        found = {"cases": len(cohort)}
+        sentence = f"{len(cohort)} synthetic volumes with masks."
+    copying, said = audit_draws(generator, reference, out, seed=settings.seed)
     show(
-        {"cohort": str(out), "cases": len(cohort)},
+        {"cohort": str(out)} | found | {"copying": copying},
         as_json=as_json,
-        sentence=f"{out}: {len(cohort)} synthetic volumes with masks.",
+        sentence=f"{out}: {sentence}\n{said}",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neonet3d.cohort.cohort import Cohort
     from neonet3d.config import SamplerConfig
     from neonet3d.generation.generator import LatentGenerator
 
@@ -17,13 +18,13 @@ class NewMasks:
 
     Attributes:
         n: pairs; as many as training cases by default.
-        training: the cohort of training, to measure how new the masks are.
+        training: the cases of training, to measure how new the masks are.
     """
 
     n: int | None
     label: int | None
     tumour_volume_mm3: float | None
-    training: Path | None
+    training: Cohort | None
 
 
 def draw_new_masks(
@@ -38,14 +39,10 @@ def draw_new_masks(
     """Write the pairs; what the command says of them, as JSON and as a sentence."""
     import numpy as np
 
-    from neonet3d.cohort.cohort import Cohort
     from neonet3d.generation.mask_generator import MaskGenerator
     from neonet3d.generation.sample import sample_new_masks
 
     masks = MaskGenerator.load(model / "masks")
-    training = None
-    if wanted.training is not None:
-        training = masks.training_cases_of(Cohort.open(wanted.training))
     cohort, drawn = sample_new_masks(
         generator,
         masks,
@@ -60,9 +57,9 @@ def draw_new_masks(
     sentence = (
         f"{len(cohort)} synthetic volumes with new masks; {drawn.redrawn} masks were drawn again."
     )
-    if training is None:
+    if wanted.training is None:
         return found, f"{sentence} Give --training to measure how new they are."
-    novelty = masks.novelty(drawn, training)
+    novelty = masks.novelty(drawn, wanted.training)
     median, largest = float(np.median(novelty.drawn)), float(novelty.drawn.max())
     usual, most = float(np.median(novelty.training)), float(novelty.training.max())
     found["novelty"] = {

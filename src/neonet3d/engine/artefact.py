@@ -121,6 +121,22 @@ class ArtefactCard(BaseModel):
                 f"{list(schema.names)}. Use a model trained on the same classes."
             )
 
+    def training_cases_of(self, cohort: Cohort) -> Cohort:
+        """Those cases of a cohort that trained this model.
+
+        Raises:
+            InputError: one of them is not there.
+        """
+        seen = set(self.training_cases)
+        found = cohort.subset(case for case in cohort if case.digest() in seen)
+        missing = len(seen - {case.digest() for case in found})
+        if missing:
+            raise InputError(
+                f"{cohort.root} lacks {missing} of the {len(seen)} cases that trained this "
+                f"{self.kind}. Give the cohort that it was trained on."
+            )
+        return found
+
     def refuse_training_cases(self, cohort: Cohort) -> None:
         """A model that saw a held-out case must not be judged on it."""
         seen = set(self.training_cases) & {case.digest() for case in cohort}

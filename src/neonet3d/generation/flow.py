@@ -33,9 +33,11 @@ def draw_times(n: int, device: torch.device) -> Float[Tensor, " n"]:
     return torch.sigmoid(torch.randn(n, device=device))
 
 
-def time_steps(steps: int, device: torch.device, start: float = 1) -> Float[Tensor, " steps+1"]:
-    """start = t_0 > ... > t_steps = 0, equally spaced."""
-    return torch.linspace(start, 0, steps + 1, device=device)
+def time_steps(
+    steps: int, device: torch.device, start: float = 1, end: float = 0
+) -> Float[Tensor, " steps+1"]:
+    """start = t_0, ..., t_steps = end, equally spaced; upwards where ``end`` is the larger."""
+    return torch.linspace(start, end, steps + 1, device=device)
 
 
 def euler(
@@ -54,13 +56,16 @@ def exponential(
     x: Float[Tensor, "b c x y z"],
     steps: int,
     start: float = 1,
+    end: float = 0,
 ) -> Float[Tensor, "b c x y z"]:
     """The Gaussian part of the velocity in closed form; what is left of it, second order.
+
+    From t = ``start`` to t = ``end``: to data by default, from data to noise with 0 and 1.
 
     What is left is extrapolated from the last two steps (Adams-Bashforth), so that each step is one
     evaluation. With few steps this is far more exact than ``euler``, which it approaches with many.
     """
-    times = time_steps(steps, x.device, start)
+    times = time_steps(steps, x.device, start, end)
     before = None
     for now, after in pairwise(times):
         t = now.expand(len(x))

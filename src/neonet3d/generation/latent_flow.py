@@ -96,6 +96,15 @@ class LatentFlow(nn.Module):
             return self.refiner(decoded, maps)
 
     @torch.inference_mode()
+    def noise_of(
+        self, residual: LatentBatch, maps: LabelBatch, condition: Condition, *, steps: int
+    ) -> LatentBatch:
+        """The noise that ``decoded`` would draw this residual from: the flow, run backwards."""
+        with fabric().autocast():
+            velocity = self.velocity(maps, condition, guidance=1.0, mask_guidance=1.0)
+            return exponential(velocity, self.unet.gaussian, residual, steps, start=0, end=1)
+
+    @torch.inference_mode()
     def redraw(
         self,
         residual: LatentBatch,

@@ -150,22 +150,6 @@ class MaskGenerator(nn.Module):
             maps, wanted.outcomes, wanted.log_scale, self._volumes(maps, wanted), drawn - n
         )
 
-    def training_cases_of(self, cohort: Cohort) -> Cohort:
-        """Those cases of a cohort that trained this generator.
-
-        Raises:
-            InputError: one of them is not there.
-        """
-        seen = set(self.card.training_cases)
-        found = cohort.subset(case for case in cohort if case.digest() in seen)
-        missing = len(seen - {case.digest() for case in found})
-        if missing:
-            raise InputError(
-                f"{cohort.root} lacks {missing} of the {len(seen)} cases that trained the mask "
-                "generator. Give the cohort that it was trained on."
-            )
-        return found
-
     def novelty(self, drawn: DrawnMasks, training: Cohort) -> MaskNovelty:
         """How like the drawn maps are to those of training, and those to each other."""
         maps, _ = load_label_maps(training, self.card.grid)

@@ -42,3 +42,12 @@ def case_groups(
         for source, case in zip(sources, synthetic, strict=True)
     ]
     return np.array([f"patient {case.participant}" for case in real]), np.array(of_synthetic)
+
+
+def patients_of(cohort: Cohort) -> list[str]:
+    """Patient of each case; a synthetic case is its mask's patient where that one is here."""
+    by_digest = {case.digest()[:SOURCE_DIGITS]: case.participant for case in cohort}
+    return [
+        by_digest.get(source, case.participant)
+        for source, case in zip(mask_sources(cohort), cohort, strict=True)
+    ]

@@ -11,8 +11,10 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
+from neonet3d.classification.networks import TITLES
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import train_baseline, train_patten
+from neonet3d.classification.train import train_patten
+from neonet3d.classification.train_baseline import train_baseline
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import write_atomically
@@ -38,11 +40,17 @@ from neonet3d.segmentation.predict import (
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.segmentation.train import train_segmenter
 
-ARMS = {
-    "patten_balanced": "PattenNet, real + synthetic 1:1",
-    "patten_real": "PattenNet, real cases",
-    "resnet_real": "ResNet-18 (3D), real cases",
-}
+ARMS = ("patten_balanced", "patten_real", "baseline_real")
+
+
+def arm_titles(config: Config) -> dict[str, str]:
+    """What people read for each arm."""
+    titles = (
+        "PattenNet, real + synthetic 1:1",
+        "PattenNet, real cases",
+        f"{TITLES[config.baseline.network]}, real cases",
+    )
+    return dict(zip(ARMS, titles, strict=True))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def run_pni_study(
             advance()
     with run.timed("evaluate"):
         results = summarise_study(
-            cohort, finished, run.path / "log.jsonl", title=title, seed=config.seed
+            cohort, finished, run.path / "log.jsonl", title=title, config=config
         )
     write_atomically(run.path / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
     return results

@@ -17,6 +17,7 @@ from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.patches import Patches, load_patches
+from neonet3d.config import Config
 from neonet3d.engine.run import stage_seconds
 from neonet3d.generation.audit import case_losses
 from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise, tell_apart
@@ -27,7 +28,7 @@ from neonet3d.metrics.interval import Interval, bootstrap_mean, wilson
 from neonet3d.metrics.memorisation import infer_membership, nearest_neighbour_ratio
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
-from neonet3d.study.fold import ARMS, FoldPaths, count_without_tumour
+from neonet3d.study.fold import FoldPaths, arm_titles, count_without_tumour
 from neonet3d.study.results import Arm, Comparison, FoldBalance, StudyResults
 
 PHANTOM_TRUTH = "pni_probability"  # column of a phantom's table: the best possible prediction
@@ -49,15 +50,17 @@ class FinishedFold:
 
 
 def summarise_study(
-    cohort: Cohort, folds: Sequence[FinishedFold], log: Path, *, title: str, seed: int
+    cohort: Cohort, folds: Sequence[FinishedFold], log: Path, *, title: str, config: Config
 ) -> StudyResults:
     """Pool what the folds predicted and drew for their held-out cases."""
+    seed = config.seed
     table = pd.concat(
         pd.read_csv(fold.paths.predictions, dtype={"case": str}).assign(fold=index)
         for index, fold in enumerate(folds)
     )
     outcomes = table["outcome"].to_numpy(dtype=np.int64)
-    arms = tuple(_arm(key, arm_title, table, outcomes) for key, arm_title in ARMS.items())
+    titles = arm_titles(config)
+    arms = tuple(_arm(key, of_arm, table, outcomes) for key, of_arm in titles.items())
     names = tuple(str(name) for name in table["case"])
     held_out = [_held_out(fold, seed) for fold in folds]
     real = _join([pair.real for pair in held_out])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -66,11 +65,9 @@ def few_sampling_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def build() -> Callable[..., Rival]:
-    """By name; skipped where MONAI's networks cannot be built."""
+    """By name."""
 
     def make(name: str, *, labelled: bool = True) -> Rival:
-        if name == "monai-ldm" and find_spec("einops") is None:
-            pytest.skip("MONAI's diffusion networks need einops: pip install neonet3d[bench]")
         return build_rival(name, SHAPE, N_CLASSES, labelled=labelled)
 
     return make

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from neonet3d.cohort.patches import Patches
-from neonet3d.errors import InputError
 from neonet3d.generation.rivals import Rival, monai_networks
 from neonet3d.generation.rivals.budget import Budget
 from neonet3d.generation.rivals.monai_ldm import SHARES, MonaiLDM
@@ -19,12 +18,6 @@ def ldm(trained: Callable[[str], Rival]) -> MonaiLDM:
     rival = trained("monai-ldm")
     assert isinstance(rival, MonaiLDM)
     return rival
-
-
-def test_without_einops_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monai_networks, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install neonet3d\[bench\]"):
-        MonaiLDM((24, 24, 24), 3, labelled=False)
 
 
 def test_the_parts_share_the_whole_budget() -> None:

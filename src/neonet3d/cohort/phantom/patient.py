@@ -111,7 +111,11 @@ def simulate_patient(
 
 
 def simulate_roi(
-    seed: int, *, shape: tuple[int, int, int], spacing_mm: Vector = (2.0, 2.0, 4.0)
+    seed: int,
+    *,
+    shape: tuple[int, int, int],
+    spacing_mm: Vector = (2.0, 2.0, 4.0),
+    invasion: pni.Invasion | None = None,
 ) -> PhantomCase:
     """Simulate the same patient's region of interest only: a window around the tumour.
 
@@ -119,11 +123,12 @@ def simulate_roi(
         seed: Not negative; a seed is the same patient as in `simulate_patient`.
         shape: Voxels along x, y, z.
         spacing_mm: Voxel size along x, y, z in mm.
+        invasion: Other signs than the patient's own, in the same body.
 
     Raises:
         ValueError: As `simulate_patient`.
     """
-    patient = draw_patient(seed)
+    patient = draw_patient(seed, invasion)
     jitter = _rng(seed, _Stream.WINDOW).normal(0, _WINDOW_JITTER_MM, 3)
     x, y, z = (patient.scene.tumour.centre_mm + jitter).tolist()
     extent = (shape[0] * spacing_mm[0], shape[1] * spacing_mm[1], shape[2] * spacing_mm[2])
@@ -135,13 +140,18 @@ def draw_label(seed: int) -> pni.Invasion:
     return pni.draw_invasion(_rng(seed, _Stream.INVASION))
 
 
-def draw_patient(seed: int) -> Patient:
+def draw_patient(seed: int, invasion: pni.Invasion | None = None) -> Patient:
     """Draw every parameter of the patient with this seed.
+
+    Args:
+        seed: Not negative.
+        invasion: Other signs than the patient's own. Closeness to the hilum and size decide where
+            the tumour lies; with those of `draw_label` the body is the same.
 
     Raises:
         ValueError: If the seed is negative.
     """
-    invasion = draw_label(seed)
+    invasion = draw_label(seed) if invasion is None else invasion
     anatomy = draw_anatomy(_rng(seed, _Stream.ANATOMY))
     rng = _rng(seed, _Stream.VESSELS)
     portal_root = float(rng.uniform(*_PORTAL_ROOT_MM))

@@ -53,10 +53,9 @@ from neonet3d.generation.rivals.monai_networks import (
     freeze,
     kl,
     padded,
-    require_einops,
 )
 from neonet3d.generation.rivals.rival import Rival, draw_noise
-from neonet3d.types import ImageBatch, LatentBatch, OneHotBatch, Shape
+from neonet3d.types import ImageBatch, LatentBatch, OneHotBatch
 
 SHARES = {"autoencoder": 0.4, "unet": 0.3, "controlnet": 0.3}
 LEARNING_RATE = 1e-4  # of all, as the tutorials
@@ -65,21 +64,13 @@ DIFFUSION_BATCH = 8
 
 
 class MonaiLDM(Rival):
-    """MONAI's latent diffusion with a ControlNet; see the module.
-
-    Raises:
-        InputError: the package einops is not installed.
-    """
+    """MONAI's latent diffusion with a ControlNet; see the module."""
 
     name = "monai-ldm"
     autoencoder: AutoencoderKL
     unet: DiffusionModelUNet
     controlnet: ControlNet
     scale: float
-
-    def __init__(self, shape: Shape, n_classes: int, *, labelled: bool) -> None:
-        require_einops()
-        super().__init__(shape, n_classes, labelled=labelled)
 
     def _parts(self, data: TrainingSet) -> Iterator[Part]:
         here, n_labels = fabric(), N_LABELS + 1 if self.labelled else 0

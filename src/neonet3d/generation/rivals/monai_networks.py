@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from monai.networks.nets import AutoencoderKL, ControlNet, DiffusionModelUNet, PatchDiscriminator
 from monai.networks.schedulers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
-from neonet3d.errors import InputError
 from neonet3d.segmentation.convolution import guard_short_grids
 
 LATENT_CHANNELS = 4
@@ -26,19 +23,6 @@ _UNET = {
     "attention_levels": (False, True, True),
     "num_head_channels": (0, 64, 64),
 }
-
-
-def require_einops() -> None:
-    """MONAI's attention imports it when a network is built, and fails with a traceback.
-
-    Raises:
-        InputError: it is not installed.
-    """
-    if find_spec("einops") is None:
-        raise InputError(
-            "MONAI's diffusion networks need the package einops, which is not installed. "
-            "Install it with 'pip install neonet3d[bench]'."
-        )
 
 
 def build_autoencoder() -> AutoencoderKL:

@@ -1,0 +1,84 @@
+"""The radiomics model: logistic regression with an L2 penalty on standardised features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from torch import Tensor, nn
+
+LARGEST = 4.0  # standard deviations; a feature that is further off says no more
+STRENGTHS = tuple(10.0**power for power in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
+INNER_FOLDS = 5
+
+
+class RadiomicsModel(nn.Module):
+    """Logit of the outcome from (n, f) features; what is not known (nan) counts as the mean.
+
+    Buffers: ``mean``, ``spread`` and ``weight`` (f,), ``bias`` and ``prior_logit``.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    weight: Tensor
+    bias: Tensor
+    prior_logit: Tensor
+
+    def __init__(self, n_features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("spread", torch.ones(n_features, dtype=torch.float64))
+        self.register_buffer("weight", torch.zeros(n_features, dtype=torch.float64))
+        self.register_buffer("bias", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("prior_logit", torch.zeros(()))
+
+    def fit(
+        self,
+        features: Float[np.ndarray, "n f"],
+        outcomes: Int[np.ndarray, " n"],
+        weights: Float[np.ndarray, " n"],
+        patients: np.ndarray,
+        *,
+        seed: int,
+    ) -> float:
+        """Standardise, choose the penalty by the AUC of inner folds over patients, fit.
+
+        Args:
+            weights: of each case in the loss.
+            patients: cases of one patient stay in one inner fold.
+
+        Returns:
+            The strength that was chosen (scikit-learn's C).
+
+        Raises:
+            ValueError: fewer than two patients in a class.
+        """
+        fewest = min(len(np.unique(patients[outcomes == y])) for y in (0, 1))
+        if fewest < 2:
+            raise ValueError("inner folds need two patients of each class")
+        self.mean.copy_(torch.from_numpy(np.nan_to_num(np.nanmean(features, axis=0))))
+        spread = np.nan_to_num(np.nanstd(features, axis=0))
+        self.spread.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
+        folds = StratifiedGroupKFold(min(INNER_FOLDS, fewest), shuffle=True, random_state=seed)
+        search = GridSearchCV(
+            LogisticRegression(max_iter=5000), {"C": STRENGTHS}, scoring="roc_auc", cv=folds
+        )
+        standard = self._standardised(torch.from_numpy(features)).numpy()
+        search.fit(standard, outcomes, groups=patients, sample_weight=weights)
+        best = search.best_estimator_
+        self.weight.copy_(torch.from_numpy(best.coef_[0]))
+        self.bias.fill_(float(best.intercept_[0]))
+        return float(best.C)
+
+    def forward(self, features: Float[Tensor, "n f"]) -> Float[Tensor, " n"]:
+        return self._standardised(features) @ self.weight + self.bias
+
+    def probability(self, logit: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """Classes weighed alike in training; the log odds of the prevalence are added back."""
+        return torch.sigmoid(logit + self.prior_logit)
+
+    def _standardised(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n f"]:
+        scaled = (features.double() - self.mean) / self.spread
+        return scaled.nan_to_num(0.0).clamp(-LARGEST, LARGEST)

@@ -1,0 +1,101 @@
+"""Radiomics of a patient: shape of the tumour, intensities and texture in and around it.
+
+Texture and intensities are taken in the regions of PattenNet (``regions.py``) but the whole patch
+and the whole liver, so that the two see the same anatomy. Which regions is our choice; the features
+are the IBSI's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from neonet3d.classification.radiomics.glcm import (
+    co_occurrence,
+    co_occurrence_features,
+    discretise,
+)
+from neonet3d.classification.radiomics.intensity import intensity_features
+from neonet3d.classification.radiomics.shape import shape_features
+from neonet3d.classification.regions import region_maps, region_names
+from neonet3d.cohort.patches import Patches
+from neonet3d.config import RadiomicsConfig
+from neonet3d.errors import InputError
+from neonet3d.types import LabelMap, LabelSchema, Triple
+
+TOO_WIDE = ("whole", "liver")
+
+
+def radiomics_of(
+    image: Float[np.ndarray, "x y z"],
+    label_map: LabelMap,
+    schema: LabelSchema,
+    *,
+    spacing_mm: Triple,
+    settings: RadiomicsConfig,
+) -> dict[str, float]:
+    """All features of one patch by name, ``region.family.feature``; nan where a region is empty.
+
+    Raises:
+        InputError: a schema without a tumour.
+    """
+    if "tumour" not in schema:
+        raise InputError(
+            f"Radiomics are those of a tumour, and the masks know {list(schema.names[1:])}. "
+            "Use a cohort whose masks have one."
+        )
+    maps = region_maps(label_map, schema, spacing_mm=spacing_mm, shell_mm=settings.shell_mm)
+    found: dict[str, float] = {}
+    for name, region in zip(region_names(schema), maps > 0, strict=True):
+        if name in TOO_WIDE:
+            continue
+        if name == "tumour":
+            found |= _named(f"{name}.shape", _shape(region, spacing_mm))
+        found |= _named(f"{name}.intensity", _intensity(image, region))
+        found |= _named(f"{name}.texture", _texture(image, region, settings.bins))
+    return found
+
+
+def radiomics_table(
+    patches: Patches, schema: LabelSchema, settings: RadiomicsConfig
+) -> tuple[tuple[str, ...], Float[np.ndarray, "n f"]]:
+    """Names and values of the features of every patch.
+
+    Raises:
+        InputError: cases without masks, or a schema without a tumour.
+    """
+    spacings = np.array(patches.spacing_mm) * patches.log_scale.double().exp().numpy()
+    rows = []
+    for image, label_map, (x, y, z) in zip(
+        patches.images.numpy(), patches.required_label_maps().numpy(), spacings, strict=True
+    ):
+        spacing_mm = (float(x), float(y), float(z))
+        rows.append(
+            radiomics_of(image, label_map, schema, spacing_mm=spacing_mm, settings=settings)
+        )
+    return tuple(rows[0]), np.array([list(row.values()) for row in rows])
+
+
+def _named(prefix: str, features: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}.{name}": float(value) for name, value in features.items()}
+
+
+Region = Bool[np.ndarray, "x y z"]
+_ONE = np.ones((1, 1, 1), dtype=bool)
+
+
+def _shape(region: Region, spacing_mm: Triple) -> dict[str, float]:
+    if region.any():
+        return shape_features(region, spacing_mm)
+    return dict.fromkeys(shape_features(_ONE, spacing_mm), np.nan)
+
+
+def _intensity(image: Float[np.ndarray, "x y z"], region: Region) -> dict[str, float]:
+    if region.any():
+        return intensity_features(image[region])
+    return dict.fromkeys(intensity_features(np.ones(1)), np.nan)
+
+
+def _texture(image: Float[np.ndarray, "x y z"], region: Region, bins: int) -> dict[str, float]:
+    found = co_occurrence_features(co_occurrence(discretise(image, region, bins), bins))
+    return found if region.any() else dict.fromkeys(found, np.nan)

@@ -1,0 +1,87 @@
+"""Training a baseline network on the patches of one fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from neonet3d.classification.baseline import VolumeClassifier
+from neonet3d.classification.networks import TITLES
+from neonet3d.classification.objective import LogitObjective
+from neonet3d.classification.training_set import (
+    draw_balanced,
+    log_odds,
+    require_both_classes,
+    training_patches,
+)
+from neonet3d.classification.tumourless import refuse_without_tumour
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import orientations_of
+from neonet3d.config import BaselineConfig, Config
+from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
+from neonet3d.engine.loop import remove_training_state, seeded, train_loop
+
+
+def train_baseline(
+    fold: Fold,
+    reference: ArtefactCard,
+    config: Config,
+    folder: Path,
+    *,
+    allow_no_tumour: bool = False,
+) -> None:
+    """Fit a network of ``networks.py`` on the same patches, end to end.
+
+    Args:
+        reference: gives grid and normaliser.
+
+    Raises:
+        InputError: no outcomes, one class only, or a case without a tumour.
+    """
+    outcomes = require_both_classes(fold)
+    if not allow_no_tumour:
+        refuse_without_tumour(fold.training)
+    card = new_card(
+        "VolumeClassifier",
+        fold=fold,
+        config=config.baseline,
+        seed=config.seed,
+        normaliser=reference.normaliser,
+        grid=reference.grid,
+    )
+    if claim_folder(folder, card):
+        return
+    patches = training_patches(fold, card)
+    maps = patches.label_maps
+    orientations = orientations_of(card.grid)
+    network = seeded(config.seed, lambda: build_baseline(card))
+    network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
+
+    def draw(generator: torch.Generator) -> list[Tensor]:
+        n = config.baseline.loop.batch_size
+        index = draw_balanced(outcomes, patches.synthetic, n, generator)
+        turn = orientations[int(torch.randint(len(orientations), (), generator=generator))]
+        images = turn.apply(patches.images[index])
+        label_maps = (
+            torch.zeros_like(images, dtype=torch.uint8) if maps is None else turn.apply(maps[index])
+        )
+        return [images[:, None], label_maps, outcomes[index]]
+
+    loss = train_loop(
+        LogitObjective(network),
+        draw,
+        config.baseline.loop,
+        folder=folder,
+        seed=config.seed,
+        description=f"{fold.name}: {TITLES[config.baseline.network]}",
+    )
+    save_artefact(folder, network, card.model_copy(update={"facts": {"training_loss": loss}}))
+    remove_training_state(folder)
+
+
+def build_baseline(card: ArtefactCard) -> VolumeClassifier:
+    """An untrained network of this card's settings, classes and grid."""
+    settings = card.settings(BaselineConfig)
+    return VolumeClassifier(settings.network, len(card.classes), card.grid.shape, settings.width)

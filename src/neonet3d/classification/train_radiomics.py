@@ -1,0 +1,68 @@
+"""Training the radiomics model on the patches of one fold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from neonet3d.classification.radiomics.model import RadiomicsModel
+from neonet3d.classification.radiomics.patient import radiomics_table
+from neonet3d.classification.training_set import (
+    balanced_weights,
+    log_odds,
+    require_both_classes,
+    training_patches,
+)
+from neonet3d.classification.tumourless import refuse_without_tumour
+from neonet3d.cohort.folds import Fold
+from neonet3d.config import Config
+from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
+from neonet3d.errors import InputError
+from neonet3d.generation.sources import patients_of
+
+
+def train_radiomics(
+    fold: Fold,
+    reference: ArtefactCard,
+    config: Config,
+    folder: Path,
+    *,
+    allow_no_tumour: bool = False,
+) -> None:
+    """Fit the radiomics model on the same patches as PattenNet.
+
+    Args:
+        reference: gives grid and normaliser.
+
+    Raises:
+        InputError: no outcomes, fewer than two patients of a class, cases without masks, or a case
+            without a tumour.
+    """
+    outcomes = require_both_classes(fold)
+    if not allow_no_tumour:
+        refuse_without_tumour(fold.training)
+    card = new_card(
+        "RadiomicsModel",
+        fold=fold,
+        config=config.radiomics,
+        seed=config.seed,
+        normaliser=reference.normaliser,
+        grid=reference.grid,
+    )
+    patches = training_patches(fold, card)
+    names, features = radiomics_table(patches, card.schema_, config.radiomics)
+    card = card.model_copy(update={"parts": {"features": list(names)}})
+    if claim_folder(folder, card):
+        return
+    model = RadiomicsModel(len(names))
+    weights = balanced_weights(outcomes, patches.synthetic).numpy() * len(patches) / 2
+    patients = np.array(patients_of(fold.training))
+    try:
+        strength = model.fit(features, outcomes.numpy(), weights, patients, seed=config.seed)
+    except ValueError as error:
+        raise InputError(
+            f"The radiomics model cannot be fitted on {fold.training.root}: {error}. Add cases."
+        ) from error
+    model.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
+    save_artefact(folder, model, card.model_copy(update={"facts": {"strength": strength}}))

@@ -1,0 +1,73 @@
+"""What every classifier of a fold is trained on: its patches, its classes, how they are drawn."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import Patches, load_patches
+from neonet3d.engine.artefact import ArtefactCard
+from neonet3d.errors import InputError
+
+
+def require_both_classes(fold: Fold) -> Int[Tensor, " n"]:
+    """Outcomes of the training cases.
+
+    Raises:
+        InputError: they are all of one class, or there are none.
+    """
+    outcomes = torch.from_numpy(fold.training.outcomes)
+    if len(outcomes.unique()) < 2:
+        raise InputError(
+            f"The training cases of {fold.training.root} are all of one class; "
+            "a classifier needs both."
+        )
+    return outcomes
+
+
+def training_patches(fold: Fold, card: ArtefactCard) -> Patches:
+    """On the grid and with the intensities of a card."""
+    assert card.normaliser is not None  # the autoencoder always records one
+    return load_patches(fold.training, card.grid, card.normaliser)
+
+
+def log_odds(outcomes: Int[Tensor, " n"], synthetic: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Log odds of the outcome among the real training cases."""
+    return torch.logit(outcomes[~synthetic].double().mean()).float()
+
+
+def balanced_weights(
+    outcomes: Int[Tensor, " n"], synthetic: Bool[Tensor, " n"]
+) -> Float[Tensor, " n"]:
+    """How often to draw each case, so that classes come 1:1 and provenance tells no class.
+
+    Where both classes hold synthetic cases, both draw the same share of them (the mean of the two);
+    otherwise being synthetic would predict the label. A class without
+    synthetic cases draws real ones only, which is what the rare-class recipe does.
+
+    Returns:
+        float64, sums to 2.
+    """
+    weight = torch.zeros(len(outcomes), dtype=torch.float64)
+    shares = [float(synthetic[outcomes == y].double().mean()) for y in (0, 1)]
+    common = sum(shares) / 2 if min(shares) > 0 else None
+    for y in (0, 1):
+        share = shares[y] if common is None else common
+        for flag, part in ((True, share), (False, 1 - share)):
+            members = (outcomes == y) & (synthetic == flag)
+            if members.any():
+                weight[members] = part / members.sum()
+    return weight
+
+
+def draw_balanced(
+    outcomes: Int[Tensor, " n"],
+    synthetic: Bool[Tensor, " n"],
+    size: int,
+    generator: torch.Generator,
+) -> Int[Tensor, " size"]:
+    """Rows of a batch, by ``balanced_weights``."""
+    weight = balanced_weights(outcomes, synthetic)
+    return torch.multinomial(weight, size, replacement=True, generator=generator)

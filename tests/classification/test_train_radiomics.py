@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from neonet3d.classification.predict import Classifier
+from neonet3d.classification.radiomics.model import LARGEST, RadiomicsModel
+from neonet3d.classification.radiomics.patient import radiomics_table
+from neonet3d.classification.train_radiomics import train_radiomics
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import load_patches
+from neonet3d.config import Config
+from neonet3d.engine.artefact import read_card
+from neonet3d.errors import InputError
+from neonet3d.metrics.discrimination import auc
+from neonet3d.types import LabelSchema
+
+
+def test_a_darker_tumour_is_learnt(
+    fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
+) -> None:
+    train_radiomics(fold, read_card(encoder_folder), tiny, tmp_path / "radiomics")
+    classifier = Classifier.load(tmp_path / "radiomics")
+    probability = classifier.predict(fold.held_out)
+    assert auc(fold.held_out.outcomes, probability) == 1
+    assert classifier.prevalence == pytest.approx(0.5)
+    stamp = (tmp_path / "radiomics" / "model.safetensors").stat().st_mtime_ns
+    train_radiomics(fold, read_card(encoder_folder), tiny, tmp_path / "radiomics")
+    assert (tmp_path / "radiomics" / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_features_are_named_and_unknown_where_a_region_is_empty(
+    write_patches: Callable[..., Cohort], fold: Fold, encoder_folder: Path, tiny: Config
+) -> None:
+    card = read_card(encoder_folder)
+    assert card.normaliser is not None
+    seen = load_patches(fold.training, card.grid, card.normaliser)
+    names, table = radiomics_table(seen, card.schema_, tiny.radiomics)
+    assert table.shape == (8, len(names)) == (8, len(set(names)))
+    assert np.isfinite(table).all()
+    assert {name.split(".")[0] for name in names} == {"tumour", "shell", "portal_neighbourhood"}
+    volume = names.index("tumour.shape.approximate_volume")
+    voxels = (seen.required_label_maps()[0] == card.schema_.value("tumour")).sum()
+    assert table[0, volume] == pytest.approx(float(voxels) * np.prod(card.grid.spacing_mm))
+
+    none = load_patches(write_patches(2, seed=9, tumour=False), card.grid, card.normaliser)
+    _, table = radiomics_table(none, card.schema_, tiny.radiomics)
+    assert np.isnan(table[:, [name.startswith("tumour.") for name in names]]).all()
+
+
+def test_unknown_features_count_as_the_mean_and_far_ones_are_bounded() -> None:
+    model = RadiomicsModel(2)
+    model.mean.copy_(torch.tensor([3.0, 0.0]))
+    model.weight.fill_(1.0)
+    features = torch.tensor([[float("nan"), 1.0], [3.0, 1.0], [1e9, 0.0]])
+    assert model(features).tolist() == [1.0, 1.0, LARGEST]
+
+
+def test_inner_folds_need_patients_of_both_classes() -> None:
+    rng = np.random.default_rng(0)
+    patients = np.repeat(np.arange(12), 3)
+    outcomes = (patients % 2).astype(int)
+    features = rng.normal(size=(36, 4)) + outcomes[:, None]
+    model = RadiomicsModel(4)
+    strength = model.fit(features, outcomes, np.ones(36), patients, seed=0)
+    assert strength > 0
+    logits = model(torch.from_numpy(features)).numpy()
+    assert auc(outcomes, logits) > 0.8
+    with pytest.raises(ValueError, match="two patients of each class"):
+        model.fit(features, outcomes, np.ones(36), outcomes, seed=0)
+
+
+def test_a_cohort_without_tumours_is_refused(
+    write_patches: Callable[..., Cohort], encoder_folder: Path, tiny: Config, tmp_path: Path
+) -> None:
+    schema = LabelSchema(("background", "liver", "portal_vein", "lesion"))
+    cohort = write_patches(4, seed=11, schema=schema)
+    fold = Fold("all", cohort, cohort.subset([]))
+    with pytest.raises(InputError, match="Radiomics are those of a tumour"):
+        train_radiomics(
+            fold, read_card(encoder_folder), tiny, tmp_path / "out", allow_no_tumour=True
+        )
+    assert not (tmp_path / "out").exists()
