@@ -5,7 +5,7 @@ python bench/generator.py WORK_FOLDER [docs/results/generator.md] [--json FILE]
 What is expensive is kept in WORK_FOLDER; a second call goes on where the first stopped.
 Environment: NEONET3D_DATA is the folder of the public data; NOTE a sentence for the head of the
 page; RIVAL_MINUTES (20) the limit of the rival's autoencoder; CASES the first so many cases of each
-cohort and SETTINGS further overrides, to try the paths out.
+cohort and SETTINGS further overrides, to try the paths out; DATASETS which of the two.
 
 Keys of the JSON, for each data set under ``datasets`` and, at the top, the worst of both:
 ``autoencoder_speedup``: seconds of MONAI's AutoencoderKL (float32 or bf16, the sooner) to the
@@ -80,6 +80,7 @@ STEPS = {
     "exponential": sorted({1, 2, 4, 10, 20, 30, STANDARD}),
 }
 FEW = ("exponential", 1)
+DATASETS = os.environ.get("DATASETS", "phantom hippocampus").split()
 N_SYNTHETIC, N_NEW = 512, 64
 
 
@@ -314,6 +315,7 @@ def main() -> None:
     found = {
         name: measure(options.work / f"of-{name}", *paths)
         for name, paths in cohorts(CONFIG, options.work, CASES).items()
+        if name in DATASETS
     }
     result: Result = {key: worst(of[key] for of in found.values()) for key, worst in WORST.items()}
     result |= {"datasets": found}

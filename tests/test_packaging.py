@@ -83,7 +83,7 @@ def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     listed = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
     names = {re.split(r"[\[<>=!~ ]", entry)[0].lower().replace("-", "_") for entry in listed}
-    known_as = {"sklearn": "scikit_learn", "yaml": "pyyaml"}
+    known_as = {"sklearn": "scikit_learn", "skimage": "scikit_image", "yaml": "pyyaml"}
     for path in SOURCES:
         for module in imported(path):
             top = module.split(".")[0]
