@@ -31,7 +31,6 @@ from neonet3d.types import Triple
 STRONG = 1.5  # standard deviations of the three signs; the other rendering has minus that
 SEEN = 0.1  # of the liver's signal
 TOLERANCE_MM = 6.0
-GUIDANCE = 1.0
 
 
 def sign_truth(seed: int, config: Config) -> np.ndarray:
@@ -69,7 +68,7 @@ def measure(
     assert card.normaliser is not None
     patches = load_patches(fold.held_out, card.grid, card.normaliser)
     looked = explain(classifier, patches)
-    drawn = draw_counterfactuals(generator, patches, steps=config.sampler.steps, guidance=GUIDANCE)
+    drawn = draw_counterfactuals(generator, patches, steps=config.sampler.steps)
     maps = {
         "attention": looked.attention,
         "Grad-CAM": looked.grad_cam,

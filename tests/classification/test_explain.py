@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,10 @@ def test_other_classifiers_are_refused(
     train_baseline(fold, read_card(encoder_folder), tiny, tmp_path / "baseline")
     with pytest.raises(InputError, match="this is a VolumeClassifier"):
         explain(Classifier.load(tmp_path / "baseline"), patches)
+
+
+def test_a_patch_without_the_mask_it_learned_with_is_refused(
+    classifier: Classifier, patches: Patches
+) -> None:
+    with pytest.raises(InputError, match="needs a mask for every case"):
+        explain(classifier, replace(patches, label_maps=None))

@@ -9,7 +9,7 @@ import torch
 
 from neonet3d.classification.predict import Classifier
 from neonet3d.classification.radiomics.model import LARGEST, RadiomicsModel
-from neonet3d.classification.radiomics.patient import radiomics_table
+from neonet3d.classification.radiomics.patient import feature_names, radiomics_table
 from neonet3d.classification.train_radiomics import train_radiomics
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
@@ -40,7 +40,8 @@ def test_features_are_named_and_unknown_where_a_region_is_empty(
     card = read_card(encoder_folder)
     assert card.normaliser is not None
     seen = load_patches(fold.training, card.grid, card.normaliser)
-    names, table = radiomics_table(seen, card.schema_, tiny.radiomics)
+    names = feature_names(card.schema_, tiny.radiomics)
+    table = radiomics_table(seen, card.schema_, tiny.radiomics)
     assert table.shape == (8, len(names)) == (8, len(set(names)))
     assert np.isfinite(table).all()
     assert {name.split(".")[0] for name in names} == {"tumour", "shell", "portal_neighbourhood"}
@@ -49,7 +50,7 @@ def test_features_are_named_and_unknown_where_a_region_is_empty(
     assert table[0, volume] == pytest.approx(float(voxels) * np.prod(card.grid.spacing_mm))
 
     none = load_patches(write_patches(2, seed=9, tumour=False), card.grid, card.normaliser)
-    _, table = radiomics_table(none, card.schema_, tiny.radiomics)
+    table = radiomics_table(none, card.schema_, tiny.radiomics)
     assert np.isnan(table[:, [name.startswith("tumour.") for name in names]]).all()
 
 

@@ -18,12 +18,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
+from neonet3d.classification.features import FrozenFeatures
 from neonet3d.classification.patten import PattenEnsemble, PattenNet, frozen_tokens
-from neonet3d.classification.predict import Classifier
+from neonet3d.classification.predict import Classifier, patten_features, patten_logits
 from neonet3d.classification.train import PattenClassifier
 from neonet3d.cohort.patches import Patches
-from neonet3d.config import ClassifierConfig
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 
@@ -38,7 +37,7 @@ class Explanation:
 
     Attributes:
         attention: sums to the number of voxels, so 1 is as much as anywhere.
-        grad_cam: in logits per voxel of the coarse level, not negative.
+        grad_cam: sum over both levels, not negative; compare places of one patch with it.
         occlusion: fall of the logit; positive where the patch speaks for the outcome.
     """
 
@@ -48,20 +47,20 @@ class Explanation:
 
 
 def explain(classifier: Classifier, patches: Patches) -> Explanation:
-    """Explain a PattenNet's logits of some patches.
+    """Explain a PattenNet's logits of some patches, in their own orientation.
 
     Args:
         patches: on the classifier's grid, with masks where it was trained on them.
 
     Raises:
-        InputError: another kind of classifier.
+        InputError: another kind of classifier, or a case without a mask where it needs one.
     """
     model = classifier.model
     if not isinstance(model, PattenClassifier):
         raise InputError(
             f"Explanations are of a PattenNet, and this is a {classifier.card.kind}. Choose one."
         )
-    features = _features(classifier, model, patches)
+    features = patten_features(model, classifier.card, patches, 1)
     attention, grad_cam = [], []
     for rows in torch.arange(len(patches)).split(BATCH):
         looked, spoke = _gradients(model.network, features, rows, patches.shape)
@@ -69,17 +68,6 @@ def explain(classifier: Classifier, patches: Patches) -> Explanation:
         grad_cam.append(spoke)
     return Explanation(
         torch.cat(attention), torch.cat(grad_cam), _occlude(classifier, model, patches)
-    )
-
-
-def _features(classifier: Classifier, model: PattenClassifier, patches: Patches) -> FrozenFeatures:
-    """In the patch's own orientation."""
-    settings = classifier.card.settings(ClassifierConfig)
-    if classifier.card.parts["regions"] == ["whole"]:
-        patches = replace(patches, label_maps=None)
-    upright = encodings_of(classifier.card.grid, 1, seed=classifier.card.seed)
-    return encode_patches(
-        model.encoder, patches, classifier.card.schema_, upright, shell_mm=settings.shell_mm
     )
 
 
@@ -116,24 +104,17 @@ def _on(maps: Float[Tensor, "b 1 u v w"], shape: tuple[int, ...]) -> Maps:
 
 @torch.no_grad()
 def _occlude(classifier: Classifier, model: PattenClassifier, patches: Patches) -> Maps:
-    plain, tissue = _logits(classifier, model, patches), _plain_tissue(classifier, patches)
+    def logits(images: Maps) -> Float[Tensor, " n"]:
+        seen = replace(patches, images=images)
+        return patten_logits(model, patten_features(model, classifier.card, seen, 1))
+
+    plain, tissue = logits(patches.images), _plain_tissue(classifier, patches)
     fallen = torch.zeros(patches.images.shape)
     for cube in _cubes(patches.shape):
         images = patches.images.clone()
         images[:, *cube] = tissue[:, None, None, None]
-        without = _logits(classifier, model, replace(patches, images=images))
-        fallen[:, *cube] = (plain - without)[:, None, None, None]
+        fallen[:, *cube] = (plain - logits(images))[:, None, None, None]
     return fallen
-
-
-def _logits(
-    classifier: Classifier, model: PattenClassifier, patches: Patches
-) -> Float[Tensor, " n"]:
-    here, features, parts = fabric(), _features(classifier, model, patches), []
-    for rows in torch.arange(len(patches)).split(BATCH):
-        batch = [here.to_device(x) for x in features.batch(0, rows)]
-        parts.append(model.network(*batch).mean(0).cpu())
-    return torch.cat(parts)
 
 
 def _plain_tissue(classifier: Classifier, patches: Patches) -> Float[Tensor, " n"]:

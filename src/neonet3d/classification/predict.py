@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neonet3d.classification.baseline import VolumeClassifier
-from neonet3d.classification.features import encode_patches, encodings_of
+from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
 from neonet3d.classification.radiomics.model import RadiomicsModel
 from neonet3d.classification.radiomics.patient import radiomics_table
 from neonet3d.classification.train import PattenClassifier, build_encoder, build_ensemble
@@ -92,20 +92,8 @@ class Classifier:
                 return self._predict_radiomics(self.model, patches).numpy()
 
     def _predict_patten(self, model: PattenClassifier, patches: Patches) -> Float[Tensor, " n"]:
-        here, settings = fabric(), self.card.settings(ClassifierConfig)
-        if self.card.parts["regions"] == ["whole"]:  # trained without masks: none are looked at
-            patches = replace(patches, label_maps=None)
-        else:
-            patches.required_label_maps()
-        orientations = encodings_of(self.card.grid, settings.encodings, seed=self.card.seed)
-        features = encode_patches(
-            model.encoder, patches, self.card.schema_, orientations, shell_mm=settings.shell_mm
-        )
-        logits = torch.zeros(len(patches))
-        for encoding in range(features.n_encodings):
-            for part in torch.arange(len(patches)).split(PREDICT_BATCH):
-                batch = [here.to_device(x) for x in features.batch(encoding, part)]
-                logits[part] += model.network(*batch).mean(0).cpu() / features.n_encodings
+        encodings = self.card.settings(ClassifierConfig).encodings
+        logits = patten_logits(model, patten_features(model, self.card, patches, encodings))
         return model.network.probability(logits.to(model.network.prior_logit.device)).cpu()
 
     def _predict_baseline(self, model: VolumeClassifier, patches: Patches) -> Float[Tensor, " n"]:
@@ -127,6 +115,33 @@ class Classifier:
 
     def _predict_radiomics(self, model: RadiomicsModel, patches: Patches) -> Float[Tensor, " n"]:
         settings = self.card.settings(RadiomicsConfig)
-        _, features = radiomics_table(patches, self.card.schema_, settings)
+        features = radiomics_table(patches, self.card.schema_, settings)
         here = fabric()
         return model.probability(model(here.to_device(torch.from_numpy(features)))).float().cpu()
+
+
+def patten_features(
+    model: PattenClassifier, card: ArtefactCard, patches: Patches, n_encodings: int
+) -> FrozenFeatures:
+    """What PattenNet reads of patches on its grid, in so many orientations, the patch's own first.
+
+    Raises:
+        InputError: a case without a mask where the classifier was trained on masks.
+    """
+    if card.parts["regions"] == ["whole"]:  # trained without masks: none are looked at
+        patches = replace(patches, label_maps=None)
+    else:
+        patches.required_label_maps()
+    orientations = encodings_of(card.grid, n_encodings, seed=card.seed)
+    shell_mm = card.settings(ClassifierConfig).shell_mm
+    return encode_patches(model.encoder, patches, card.schema_, orientations, shell_mm=shell_mm)
+
+
+def patten_logits(model: PattenClassifier, features: FrozenFeatures) -> Float[Tensor, " n"]:
+    """Mean over ensemble and orientations, on the CPU; under balanced classes."""
+    here, logits = fabric(), torch.zeros(len(features))
+    for encoding in range(features.n_encodings):
+        for part in torch.arange(len(features)).split(PREDICT_BATCH):
+            batch = [here.to_device(x) for x in features.batch(encoding, part)]
+            logits[part] += model.network(*batch).mean(0).cpu() / features.n_encodings
+    return logits

@@ -20,10 +20,9 @@ from neonet3d.classification.regions import region_names
 from neonet3d.classification.training_set import (
     draw_balanced,
     log_odds,
-    require_both_classes,
+    require_trainable,
     training_patches,
 )
-from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import AutoencoderConfig, ClassifierConfig, Config, EncoderKind
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
@@ -76,9 +75,7 @@ def train_patten(
         InputError: no outcomes, one class only, a case without a tumour, or an encoder of another
             cohort.
     """
-    outcomes = require_both_classes(fold)
-    if not allow_no_tumour:
-        refuse_without_tumour(fold.training)
+    outcomes = require_trainable(fold, allow_no_tumour=allow_no_tumour)
     autoencoder, parent = load_autoencoder(encoder_folder)
     parent.refuse_other_classes(fold.training.schema)
     parent.refuse_training_cases(fold.held_out)

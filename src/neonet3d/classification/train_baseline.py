@@ -13,10 +13,9 @@ from neonet3d.classification.objective import LogitObjective
 from neonet3d.classification.training_set import (
     draw_balanced,
     log_odds,
-    require_both_classes,
+    require_trainable,
     training_patches,
 )
-from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import orientations_of
 from neonet3d.config import BaselineConfig, Config
@@ -40,9 +39,7 @@ def train_baseline(
     Raises:
         InputError: no outcomes, one class only, or a case without a tumour.
     """
-    outcomes = require_both_classes(fold)
-    if not allow_no_tumour:
-        refuse_without_tumour(fold.training)
+    outcomes = require_trainable(fold, allow_no_tumour=allow_no_tumour)
     card = new_card(
         "VolumeClassifier",
         fold=fold,

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from neonet3d.classification.radiomics.model import RadiomicsModel
-from neonet3d.classification.radiomics.patient import radiomics_table
+from neonet3d.classification.radiomics.patient import feature_names, radiomics_table
 from neonet3d.classification.training_set import (
     balanced_weights,
     log_odds,
-    require_both_classes,
+    require_trainable,
     training_patches,
 )
-from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
@@ -39,9 +38,7 @@ def train_radiomics(
         InputError: no outcomes, fewer than two patients of a class, cases without masks, or a case
             without a tumour.
     """
-    outcomes = require_both_classes(fold)
-    if not allow_no_tumour:
-        refuse_without_tumour(fold.training)
+    outcomes = require_trainable(fold, allow_no_tumour=allow_no_tumour)
     card = new_card(
         "RadiomicsModel",
         fold=fold,
@@ -50,11 +47,12 @@ def train_radiomics(
         normaliser=reference.normaliser,
         grid=reference.grid,
     )
-    patches = training_patches(fold, card)
-    names, features = radiomics_table(patches, card.schema_, config.radiomics)
+    names = feature_names(card.schema_, config.radiomics)
     card = card.model_copy(update={"parts": {"features": list(names)}})
     if claim_folder(folder, card):
         return
+    patches = training_patches(fold, card)
+    features = radiomics_table(patches, card.schema_, config.radiomics)
     model = RadiomicsModel(len(names))
     weights = balanced_weights(outcomes, patches.synthetic).numpy() * len(patches) / 2
     patients = np.array(patients_of(fold.training))

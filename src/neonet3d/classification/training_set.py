@@ -6,17 +6,19 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, load_patches
 from neonet3d.engine.artefact import ArtefactCard
 from neonet3d.errors import InputError
 
 
-def require_both_classes(fold: Fold) -> Int[Tensor, " n"]:
+def require_trainable(fold: Fold, *, allow_no_tumour: bool) -> Int[Tensor, " n"]:
     """Outcomes of the training cases.
 
     Raises:
-        InputError: they are all of one class, or there are none.
+        InputError: they are all of one class, or there are none; or a case shows no tumour and
+            ``allow_no_tumour`` is not said.
     """
     outcomes = torch.from_numpy(fold.training.outcomes)
     if len(outcomes.unique()) < 2:
@@ -24,6 +26,8 @@ def require_both_classes(fold: Fold) -> Int[Tensor, " n"]:
             f"The training cases of {fold.training.root} are all of one class; "
             "a classifier needs both."
         )
+    if not allow_no_tumour:
+        refuse_without_tumour(fold.training)
     return outcomes
 
 

@@ -135,6 +135,7 @@ def explain(
     ] = None,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
+    allow_no_tumour: AllowNoTumour = False,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -150,6 +151,7 @@ def explain(
 
     from neonet3d.classification.explain import explain as explained
     from neonet3d.classification.predict import Classifier
+    from neonet3d.classification.tumourless import refuse_without_tumour
     from neonet3d.cohort.folder import new_folder
     from neonet3d.cohort.patches import load_patches, patch_window
     from neonet3d.cohort.volume import Volume
@@ -161,6 +163,8 @@ def explain(
     cases = cases_to_apply(cohort, fold, settings.seed, splits)
     card = classifier.card
     card.refuse_other_classes(cases.schema)
+    if not allow_no_tumour:
+        refuse_without_tumour(cases)
     assert card.normaliser is not None  # every classifier records one
     with new_folder(out) as folder:
         found = explained(classifier, load_patches(cases, card.grid, card.normaliser))

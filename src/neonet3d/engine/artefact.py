@@ -127,15 +127,18 @@ class ArtefactCard(BaseModel):
         Raises:
             InputError: one of them is not there.
         """
-        seen = set(self.training_cases)
-        found = cohort.subset(case for case in cohort if case.digest() in seen)
-        missing = len(seen - {case.digest() for case in found})
+        missing, found = set(self.training_cases), []
+        for case in cohort:
+            digest = case.digest()
+            if digest in self.training_cases:
+                found.append(case)
+                missing.discard(digest)
         if missing:
             raise InputError(
-                f"{cohort.root} lacks {missing} of the {len(seen)} cases that trained this "
-                f"{self.kind}. Give the cohort that it was trained on."
+                f"{cohort.root} lacks {len(missing)} of the {len(self.training_cases)} cases that "
+                f"trained this {self.kind}. Give the cohort that it was trained on."
             )
-        return found
+        return cohort.subset(found)
 
     def refuse_training_cases(self, cohort: Cohort) -> None:
         """A model that saw a held-out case must not be judged on it."""

@@ -71,7 +71,7 @@ class _FoldMasks:
 def _train_autoencoder(data: _FoldMasks, config: Config, folder: Path) -> None:
     """In all orientations that the grid allows: what is learnt are shapes, not where they lie.
 
-    On crops, for the same reason: thin veins want many steps, and a crop's is four times as short.
+    On crops, for the same reason: thin veins want many steps, and those of crops are short.
     """
     settings = config.masks.autoencoder
     card = new_card(

@@ -56,10 +56,21 @@ def radiomics_of(
     return found
 
 
+def feature_names(schema: LabelSchema, settings: RadiomicsConfig) -> tuple[str, ...]:
+    """Of ``radiomics_of``, in its order.
+
+    Raises:
+        InputError: a schema without a tumour.
+    """
+    nothing = np.zeros((2, 2, 2), np.uint8)
+    image, spacing_mm = nothing.astype(np.float32), (1.0, 1.0, 1.0)
+    return tuple(radiomics_of(image, nothing, schema, spacing_mm=spacing_mm, settings=settings))
+
+
 def radiomics_table(
     patches: Patches, schema: LabelSchema, settings: RadiomicsConfig
-) -> tuple[tuple[str, ...], Float[np.ndarray, "n f"]]:
-    """Names and values of the features of every patch.
+) -> Float[np.ndarray, "n f"]:
+    """Features of every patch, in the order of ``feature_names``.
 
     Raises:
         InputError: cases without masks, or a schema without a tumour.
@@ -70,10 +81,9 @@ def radiomics_table(
         patches.images.numpy(), patches.required_label_maps().numpy(), spacings, strict=True
     ):
         spacing_mm = (float(x), float(y), float(z))
-        rows.append(
-            radiomics_of(image, label_map, schema, spacing_mm=spacing_mm, settings=settings)
-        )
-    return tuple(rows[0]), np.array([list(row.values()) for row in rows])
+        row = radiomics_of(image, label_map, schema, spacing_mm=spacing_mm, settings=settings)
+        rows.append(list(row.values()))
+    return np.array(rows)
 
 
 def _named(prefix: str, features: dict[str, float]) -> dict[str, float]:
