@@ -6,13 +6,27 @@ import torch.nn.functional as F
 
 from neonet3d.generation.anatomy import PRIOR_PATCHES, PRIOR_VOXELS, AnatomyPrior
 from neonet3d.generation.controlnet import one_hot
+from neonet3d.types import LabelSchema, Shape
 
 K = 3
+SCHEMA = LabelSchema(("background", "liver", "tumour"))
 SMALL, LARGE = (4, 4, 4), (8, 8, 8)
 
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def prior_of(channels: int, shape: Shape, n_cases: int = 1) -> AnatomyPrior:
+    """Of one case, so without factors, unless there are more."""
+    return AnatomyPrior(SCHEMA, channels, shape, n_cases)
+
+
+def explained(
+    prior: AnatomyPrior, z: torch.Tensor, maps: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    residual, amplitudes = prior.explain(z, maps)
+    return residual, maps, amplitudes
 
 
 def blobs(n: int) -> torch.Tensor:
@@ -34,7 +48,7 @@ def test_recovers_a_latent_that_is_linear_in_the_fractions() -> None:
     fractions = F.avg_pool3d(one_hot(maps, K), 4)
     weight = torch.tensor([[2.0, -1.0], [0.5, 3.0], [-2.0, 1.0]])  # 3 channels of 2 classes
     z = torch.einsum("ck,bkxyz->bcxyz", weight, fractions) + 0.7
-    prior = AnatomyPrior(K, 3, SMALL)
+    prior = prior_of(3, SMALL)
     explained = prior.fit(z, maps)
     assert explained.shape == (3,)
     assert float(explained.min()) > 0.995
@@ -47,7 +61,7 @@ def test_recovers_a_latent_that_is_linear_in_the_fractions() -> None:
 def test_a_latent_of_noise_is_not_explained() -> None:
     maps = pure(24)
     z = torch.randn(24, 2, 8, 8, 8, generator=generator(2))
-    prior = AnatomyPrior(K, 2, LARGE)
+    prior = prior_of(2, LARGE)
     assert float(prior.fit(z, maps).abs().max()) < 0.05
     assert float(prior.mean(maps).abs().mean()) < 0.2
 
@@ -55,10 +69,11 @@ def test_a_latent_of_noise_is_not_explained() -> None:
 def test_residual_and_restore_are_inverse() -> None:
     maps = blobs(8)
     z = torch.randn(8, 3, 4, 4, 4, generator=generator(3))
-    prior = AnatomyPrior(K, 3, SMALL)
+    prior = prior_of(3, SMALL)
     prior.fit(z, maps)
-    torch.testing.assert_close(prior.restore(prior.residual(z, maps), maps), z)
-    torch.testing.assert_close(prior.restore(torch.zeros_like(z), maps), prior.mean(maps))
+    torch.testing.assert_close(prior.restore(*explained(prior, z, maps)), z)
+    nothing = torch.zeros(8, 0)
+    torch.testing.assert_close(prior.restore(torch.zeros_like(z), maps, nothing), prior.mean(maps))
 
 
 def test_spread_is_measured_place_by_place() -> None:
@@ -67,7 +82,7 @@ def test_spread_is_measured_place_by_place() -> None:
     sigma = torch.tensor([0.2, 1.0, 3.0])[dominant][:, None]
     centre = torch.tensor([-1.0, 0.0, 2.0])[dominant][:, None]
     z = centre + sigma * torch.randn(32, 1, 8, 8, 8, generator=generator(4))
-    prior = AnatomyPrior(K, 1, LARGE)
+    prior = prior_of(1, LARGE)
     prior.fit(z, maps)
     overall = float((z - prior.mean(maps)).square().mean())
     for k, known in enumerate((0.2, 1.0, 3.0)):
@@ -85,7 +100,7 @@ def test_spread_is_measured_place_by_place() -> None:
 
 def test_mixed_voxels_have_their_own_spread() -> None:
     maps = pure(1)
-    prior = AnatomyPrior(K, 1, LARGE)
+    prior = prior_of(1, LARGE)
     prior.spread.copy_(torch.arange(2.0 * K)[:, None])
     maps[:] = 1
     assert prior.deviation(maps).unique().tolist() == [K + 1]
@@ -93,24 +108,56 @@ def test_mixed_voxels_have_their_own_spread() -> None:
     assert float(prior.deviation(maps)[0, 0, 0, 0, 0]) == 1
 
 
-def test_more_patches_than_are_needed_are_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("neonet3d.generation.anatomy.FIT_PATCHES", 4)
-    maps, z = blobs(8), torch.randn(8, 1, 4, 4, 4, generator=generator(5))
-    thinned, every_second = AnatomyPrior(K, 1, SMALL), AnatomyPrior(K, 1, SMALL)
-    thinned.fit(z, maps)
-    every_second.fit(z[::2], maps[::2])
-    assert torch.equal(thinned.weight, every_second.weight)
-
-
 def test_what_a_place_has_of_its_own_is_found() -> None:
     """All patches are cut alike, so something may stand at one place whatever the map says."""
     maps = blobs(60)
     z = 0.1 * torch.randn(60, 1, 4, 4, 4, generator=generator(6))
     z[:, :, 1, 2, 3] += 3
-    prior = AnatomyPrior(K, 1, SMALL)
+    prior = prior_of(1, SMALL)
     prior.fit(z, maps)
     found = prior.mean(maps).mean(0)[0]
     shrunk = 3 * 60 / (60 + PRIOR_PATCHES)
     assert float(found[1, 2, 3]) == pytest.approx(shrunk, rel=0.1)
     found[1, 2, 3] = 0
     assert float(found.abs().max()) < 0.3
+
+
+def patients(n: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Latents whose tumours differ in brightness from patient to patient, and by how much."""
+    maps = blobs(n)
+    brightness = torch.randn(n, generator=generator(7))
+    tumour = F.avg_pool3d(one_hot(maps, K), 4)[:, 1:]
+    z = 0.1 * torch.randn(n, 2, 4, 4, 4, generator=generator(8))
+    z[:, :1] += brightness.view(-1, 1, 1, 1, 1) * tumour
+    return z, maps, brightness
+
+
+def test_how_patients_differ_is_a_factor() -> None:
+    z, maps, brightness = patients(96)
+    prior = prior_of(2, SMALL, n_cases=48)
+    prior.fit(z[:48], maps[:48])
+    prior.fit_factors(z[:48], maps[:48], torch.arange(48))
+    prior.fill_bank(z[:48], maps[:48], torch.arange(48) % 2)
+    assert prior.bank.outcomes.tolist() == [0, 1] * 24
+    held_out = z[48:], maps[48:]
+    residual, amplitudes = prior.explain(*held_out)
+    found = torch.corrcoef(torch.stack([*amplitudes.T, brightness[48:]]))[-1, :-1]
+    assert float(found.square().sum()) > 0.9  # one factor, or a mixture of a few
+    before = (held_out[0] - prior.mean(held_out[1])) / prior.deviation(held_out[1])
+    assert float(residual[:, 0].var()) < 0.5 * float(before[:, 0].var())
+    torch.testing.assert_close(
+        prior.restore(residual, held_out[1], amplitudes), held_out[0], rtol=1e-3, atol=1e-3
+    )
+
+
+def test_positions_of_one_case_share_its_amplitudes() -> None:
+    """Twice the same rows say what once says."""
+    z, maps, _ = patients(24)
+    once, twice = (prior_of(2, SMALL, n_cases=24) for _ in range(2))
+    for prior in (once, twice):
+        prior.fit(z, maps)
+    cases = torch.arange(24)
+    once.fit_factors(z, maps, cases)
+    twice.fit_factors(torch.cat([z, z]), torch.cat([maps, maps]), torch.cat([cases, cases]))
+    patterns = [prior.explain(z, maps)[0] for prior in (once, twice)]
+    torch.testing.assert_close(*patterns, rtol=1e-2, atol=1e-2)

@@ -6,9 +6,10 @@ import torch
 
 from neonet3d.generation.latents import (
     FoldLatents,
-    anatomy_residuals,
+    explain_latents,
     n_views,
     posterior_means,
+    rows_of_views,
     standardised_latents,
 )
 
@@ -47,12 +48,22 @@ def test_residuals_come_back(trained: Any) -> None:
     data = FoldLatents(trained.fold, trained.folder / "autoencoder")
     latents, label_maps, _, _ = data.encoded
     anatomy = trained.generator.anatomy
-    residuals = anatomy_residuals(anatomy, latents, label_maps)
+    residuals, amplitudes = explain_latents(anatomy, latents, label_maps)
     torch.testing.assert_close(
-        anatomy.restore(residuals, label_maps), latents, rtol=1e-3, atol=1e-3
+        anatomy.restore(residuals, label_maps, amplitudes), latents, rtol=1e-3, atol=1e-3
     )
 
 
 def test_the_fewer_cases_the_more_positions() -> None:
     found = [n_views(n) for n in (1, 50, 128, 256, 512, 1000)]
     assert found == [16, 16, 16, 8, 4, 4]
+
+
+def test_rows_are_taken_evenly_over_cases_and_positions() -> None:
+    few = rows_of_views(128, 16, 256)
+    assert torch.bincount(few % 128).tolist() == [2] * 128
+    assert (few // 128).unique().tolist() == [0, 8]
+    assert rows_of_views(5, 4, 1000).tolist() == list(range(20))  # as many as there are
+    many = rows_of_views(1000, 4, 256)
+    assert len(many) == 250
+    assert many.tolist() == list(range(0, 1000, 4))

@@ -22,7 +22,7 @@ from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.condition import Condition
 from neonet3d.generation.generator import SAMPLE_BATCH, LatentGenerator
-from neonet3d.generation.latents import anatomy_residuals, standardised_latents
+from neonet3d.generation.latents import explain_latents, standardised_latents
 
 Images = Float[Tensor, "n x y z"]
 
@@ -67,11 +67,11 @@ def draw_counterfactuals(
         )
     here, maps = fabric(), patches.required_label_maps()
     latents = standardised_latents(generator.autoencoder, patches.images)
-    residuals = anatomy_residuals(generator.anatomy, latents, maps)
+    residuals, amplitudes = explain_latents(generator.anatomy, latents, maps)
     drawn: dict[int, list[Tensor]] = {label: [] for label in (1, 0, -1)}
     for rows in torch.arange(len(patches)).split(SAMPLE_BATCH):
-        residual, own, scale = (
-            here.to_device(x[rows]) for x in (residuals, maps, patches.log_scale)
+        residual, looks, own, scale = (
+            here.to_device(x[rows]) for x in (residuals, amplitudes, maps, patches.log_scale)
         )
         told = {
             label: Condition.of(torch.full((len(rows),), label, device=own.device), scale)
@@ -79,9 +79,9 @@ def draw_counterfactuals(
         }
         noise = generator.noise_of(residual, own, told[-1], steps=steps)
         for label, parts in drawn.items():
-            image = generator.decoded(
-                noise, own, told[label], steps=steps, guidance=guidance if label >= 0 else 1.0
-            )
+            weight = guidance if label >= 0 else 1.0
+            moved = looks + weight * generator.anatomy.bank.contrast(label)
+            image = generator.decoded(noise, own, told[label], moved, steps=steps, guidance=weight)
             parts.append(image[:, 0].float().cpu())
     positive, negative, unlabelled = (torch.cat(parts) for parts in drawn.values())
     return Counterfactuals(positive, negative, unlabelled)

@@ -132,10 +132,12 @@ class LatentGenerator(LatentFlow):
             channels = self.autoencoder.encoder.latent_mean.numel()
             shape = (len(maps), channels, *latent_shape(self.card))
             noise = here.to_device(torch.randn(shape, generator=generator))
+            amplitudes = self.anatomy.bank.draw(labels[part], generator, guidance=guidance)
             decoded = self.decoded(
                 noise,
                 maps,
                 told,
+                amplitudes,
                 steps=steps,
                 method=method,
                 guidance=guidance,

@@ -14,6 +14,7 @@ from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import cast_frozen, fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
+from neonet3d.generation.appearance import Amplitudes
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder
 from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.controlnet import ControlNet, class_fractions
@@ -73,6 +74,7 @@ class LatentFlow(nn.Module):
         noise: LatentBatch,
         maps: LabelBatch,
         condition: Condition,
+        amplitudes: Amplitudes,
         *,
         steps: int,
         method: SamplerName = "exponential",
@@ -80,7 +82,11 @@ class LatentFlow(nn.Module):
         mask_guidance: float = 1.0,
         start: float = 1.0,
     ) -> ImageBatch:
-        """Integrate from noise at t = ``start``, decode and refine. All on the device."""
+        """Integrate from noise at t = ``start``, decode and refine. All on the device.
+
+        Args:
+            amplitudes: how the patients look (``AnatomyPrior``).
+        """
         with fabric().autocast():
             velocity = self.velocity(
                 maps, condition, guidance=guidance, mask_guidance=mask_guidance
@@ -92,8 +98,8 @@ class LatentFlow(nn.Module):
                     residual = euler(velocity, noise, steps, start)
                 case "heun":
                     residual = heun(velocity, noise, steps, start)
-            decoded = decode_tiled(self.autoencoder, self.anatomy.restore(residual, maps)).float()
-            return self.refiner(decoded, maps)
+            latent = self.anatomy.restore(residual, maps, amplitudes)
+            return self.refiner(decode_tiled(self.autoencoder, latent).float(), maps)
 
     @torch.inference_mode()
     def noise_of(
@@ -110,6 +116,7 @@ class LatentFlow(nn.Module):
         residual: LatentBatch,
         maps: LabelBatch,
         condition: Condition,
+        amplitudes: Amplitudes,
         *,
         start: float,
         steps: int,
@@ -121,7 +128,8 @@ class LatentFlow(nn.Module):
         """
         noise = torch.randn(residual.shape, generator=generator).to(residual.device)
         noised = (1 - start) * residual + start * noise
-        return self.decoded(noised, maps, condition, steps=math.ceil(start * steps), start=start)
+        steps = math.ceil(start * steps)
+        return self.decoded(noised, maps, condition, amplitudes, steps=steps, start=start)
 
     def velocity(
         self, maps: LabelBatch, wanted: Condition, *, guidance: float, mask_guidance: float
@@ -166,11 +174,16 @@ def load_anatomy(folder: Path, parent: ArtefactCard) -> tuple[AnatomyPrior, Arte
     """The anatomy prior of this autoencoder, on the device."""
     card = read_card(folder, kind="AnatomyPrior")
     require_parent(folder, card, "autoencoder", parent)
-    channels = parent.config["latent_channels"]
-    model = AnatomyPrior(len(card.classes), channels, latent_shape(parent))
+    model = build_anatomy(card, parent)
     load_weights(folder, model, card)
     fabric().to_device(model)
     return model.eval(), card
+
+
+def build_anatomy(card: ArtefactCard, parent: ArtefactCard) -> AnatomyPrior:
+    """An unfitted anatomy prior of this card's classes and number of cases."""
+    channels = parent.config["latent_channels"]
+    return AnatomyPrior(card.schema_, channels, latent_shape(parent), len(card.training_cases))
 
 
 def load_unet(

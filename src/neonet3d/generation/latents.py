@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from neonet3d.cohort.folds import Fold
@@ -78,13 +79,30 @@ class FoldLatents:
         return torch.cat(latents), torch.cat(label_maps), torch.cat(outcomes), torch.cat(scales)
 
 
+def rows_of_views(n_cases: int, n_positions: int, most: int) -> Int[Tensor, " m"]:
+    """About ``most`` rows of ``FoldLatents.encoded``: cases evenly, as are the positions of each.
+
+    Where there are fewer cases than ``most``, each has equally many positions, its own among them.
+    """
+    cases = torch.arange(0, n_cases, -(-n_cases // most))
+    views = torch.arange(0, n_positions, -(-n_positions // max(1, most // len(cases))))
+    return (views[:, None] * n_cases + cases).flatten()
+
+
 @torch.no_grad()
-def anatomy_residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor) -> Tensor:
+def explain_latents(
+    anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Residuals and amplitudes of many latents (``AnatomyPrior.explain``), on the CPU."""
     here = fabric()
     parts = zip(latents.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True)
-    return torch.cat(
-        [anatomy.residual(here.to_device(z), here.to_device(maps)).cpu() for z, maps in parts]
-    )
+    found = [anatomy.explain(here.to_device(z), here.to_device(maps)) for z, maps in parts]
+    residuals, amplitudes = zip(*found, strict=True)
+    return torch.cat(residuals).cpu(), torch.cat(amplitudes).cpu()
+
+
+def anatomy_residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor) -> Tensor:
+    return explain_latents(anatomy, latents, label_maps)[0]
 
 
 def posterior_means(model: Autoencoder, images: Tensor) -> Tensor:

@@ -25,13 +25,13 @@ from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
 from neonet3d.engine.run import Timer, untimed
 from neonet3d.errors import InputError
-from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import AutoencoderObjective
 from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.controlnet import ControlNet, class_fractions
 from neonet3d.generation.fit_calibration import fit_calibration
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latent_flow import (
+    build_anatomy,
     build_autoencoder,
     latent_shape,
     load_anatomy,
@@ -42,14 +42,18 @@ from neonet3d.generation.latents import (
     FoldLatents,
     anatomy_residuals,
     child_card,
+    n_views,
     posterior_means,
     reconstructions,
+    rows_of_views,
 )
 from neonet3d.generation.objectives import ControlObjective, FlowObjective
 from neonet3d.generation.train_detail import train_detail
 from neonet3d.generation.train_refiner import fit_refiner
 from neonet3d.generation.unet import FlowUNet
 
+MEAN_PATCHES = 256  # as many, evenly taken, are plenty for a few hundred coefficients
+FACTOR_PATCHES = 1024  # of few positions of each case, the factors learn the cases by heart
 INTENSITY_JITTER = 0.05  # relative gain, one standard deviation, while the autoencoder trains
 
 
@@ -151,9 +155,13 @@ def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
     card = child_card("AnatomyPrior", config.autoencoder, data, config, autoencoder=data.model[1])
     if claim_folder(folder / "anatomy", card):
         return
-    latents, label_maps, _, _ = data.encoded
-    prior = AnatomyPrior(len(card.classes), latents.shape[1], latent_shape(card))
-    facts = {"explained_variance": prior.fit(latents, label_maps).tolist()}
+    latents, label_maps, outcomes, _ = data.encoded
+    n = len(data.patches)
+    prior = build_anatomy(card, data.model[1])
+    few, many = (rows_of_views(n, n_views(n), most) for most in (MEAN_PATCHES, FACTOR_PATCHES))
+    facts = {"explained_variance": prior.fit(latents[few], label_maps[few]).tolist()}
+    prior.fit_factors(latents[many], label_maps[many], many % n)
+    prior.fill_bank(latents[:n], label_maps[:n], outcomes[:n])
     save_artefact(folder / "anatomy", prior, card.model_copy(update={"facts": facts}))
 
 

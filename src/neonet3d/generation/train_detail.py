@@ -21,6 +21,7 @@ from neonet3d.generation.latents import (
     child_card,
     n_views,
     reconstructions,
+    rows_of_views,
 )
 from neonet3d.generation.objectives import DetailObjective
 from neonet3d.types import LabelBatch
@@ -36,12 +37,12 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
     if claim_folder(folder / "detail", card):
         return
     detail = seeded(config.seed, lambda: build_detail(card))
-    positions = n_views(len(data.patches))
-    every = -(-positions * len(data.patches) // PAIRS)
-    views = []
+    n = len(data.patches)
+    chosen, views = rows_of_views(n, n_views(n), PAIRS), []
     for number, view in enumerate(data.views()):
-        rows = torch.arange(len(view))
-        rows = rows[(rows + number * len(view)) % every == 0]
+        rows = chosen[chosen // n == number] % n
+        if len(rows) == 0:
+            continue
         decoded = reconstructions(autoencoder, view.images[rows]).cpu()
         views.append((view.images[rows], decoded, view.required_label_maps()[rows]))
     scans, decoded, label_maps = (torch.cat(part) for part in zip(*views, strict=True))
@@ -52,7 +53,7 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
         images, _refined(detail, reconstructions(autoencoder, images).cpu(), maps), maps
     )
     pairs = (scans, refined, label_maps)
-    profiles = detail.profiles.repeat(positions, 1)[::every]
+    profiles = detail.profiles[chosen % n]
     orientations, loop = orientations_of(card.grid), config.detail.loop
 
     def draw(generator: torch.Generator) -> list[Tensor]:

@@ -16,8 +16,8 @@ from neonet3d.generation.latent_flow import LatentFlow
 from neonet3d.generation.latents import (
     ENCODE_BATCH,
     FoldLatents,
-    anatomy_residuals,
     child_card,
+    explain_latents,
     n_views,
 )
 
@@ -40,11 +40,12 @@ def fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
             first = number * len(view)
             rows = [row for row in range(first, first + len(view)) if row % step == 0]
             for part in torch.tensor(rows, dtype=torch.long).split(ENCODE_BATCH):
-                residual = anatomy_residuals(flow.anatomy, latents[part], label_maps[part])
-                residual, maps, outcome, scale, scans = (
+                residual, own = explain_latents(flow.anatomy, latents[part], label_maps[part])
+                residual, amplitudes, maps, outcome, scale, scans = (
                     here.to_device(x)
                     for x in (
                         residual,
+                        own,
                         label_maps[part],
                         outcomes[part],
                         scales[part],
@@ -55,6 +56,7 @@ def fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
                     residual,
                     maps,
                     Condition.of(outcome, scale),
+                    amplitudes,
                     start=float(torch.empty(()).uniform_(*STARTS, generator=rng)),
                     steps=config.sampler.steps,
                     generator=rng,
