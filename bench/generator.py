@@ -42,10 +42,11 @@ from generator_measures import (
     adherence,
     adherence_ratio,
     autoencoder_race,
-    balanced_rows,
     c2st,
     classifiers,
+    crossed_rows,
     fidelity,
+    own_rows,
     speedups,
     write_pairs,
 )
@@ -287,13 +288,17 @@ def learned(
 ) -> dict[str, Result]:
     folder = write_phantoms(CONFIG, work / "test", TEST_SEED, CASES * 4 if CASES else N_TEST)
     test = load_patches(Cohort.open(folder), generator.card.grid, generator.card.normaliser)
-    rows = balanced_rows(train.outcomes, CASES * 2 if CASES else N_SYNTHETIC)
-    maps, labels = train.required_label_maps()[rows], train.outcomes[rows]
-    images = kept_images(
-        work, "images-1to1", lambda: draw(generator, maps, labels, STANDARD, CONFIG.sampler.method)
-    )
-    synthetic = replace(train, images=images, label_maps=maps, outcomes=labels)
-    return classifiers(train, synthetic, test, keep)
+    n = CASES * 2 if CASES else N_SYNTHETIC
+
+    def synthetic(name: str, rows: Tensor, labels: Tensor) -> Patches:
+        maps = train.required_label_maps()[rows]
+        make = partial(draw, generator, maps, labels, STANDARD, CONFIG.sampler.method)
+        images = kept_images(work, f"images-{name}", make)
+        return replace(train, images=images, label_maps=maps, outcomes=labels)
+
+    crossed = synthetic("1to1", *crossed_rows(len(train), n))
+    own = synthetic("own-masks", *own_rows(train.outcomes, n))
+    return classifiers(train, crossed, own, test, keep)
 
 
 WORST = {

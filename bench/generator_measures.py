@@ -94,25 +94,33 @@ def c2st(real: Patches, images: Tensor, n_classes: int) -> Result:
     return asdict(found)
 
 
-def balanced_rows(outcomes: Tensor, n: int) -> Tensor:
-    """n rows, half of each outcome, going round the cases of each: the masks to draw for."""
+def own_rows(outcomes: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """n rows, half of each outcome, going round the cases of each, and these outcomes."""
     halves = []
     for value, wanted in ((0, n - n // 2), (1, n // 2)):
         own = (outcomes == value).nonzero()[:, 0]
         halves.append(own.repeat(math.ceil(wanted / len(own)))[:wanted])
-    return torch.cat(halves)
+    rows = torch.cat(halves)
+    return rows, outcomes[rows]
+
+
+def crossed_rows(n_cases: int, n: int) -> tuple[Tensor, Tensor]:
+    """n rows, going round the cases, and outcomes: each mask with the one, then with the other."""
+    return torch.arange(n) // 2 % n_cases, torch.arange(n) % 2
 
 
 def classifiers(
     real: Patches,
     synthetic: Patches,
+    own_masks: Patches,
     test: Patches,
     kept: Callable[[str, Callable[[], Result]], Result],
 ) -> dict[str, Result]:
     """AUC on the test patients of the region-pooled CNN, by what it was trained on.
 
     As many steps as ``phantom_audit.py`` gives that many cases; the mean over three seeds, its
-    interval a bootstrap of the test patients, each class by itself.
+    interval a bootstrap of the test patients, each class by itself. ``synthetic`` has every mask
+    with either outcome, ``own_masks`` with that of its patient alone.
     """
     both = replace(
         real,
@@ -123,6 +131,7 @@ def classifiers(
     sets = {
         "real": (real, STEPS_SMALL),
         "synthetic": (synthetic, STEPS_LARGE),
+        "synthetic_own_masks": (own_masks, STEPS_LARGE),
         "real_and_synthetic": (both, STEPS_LARGE),
     }
     seen_test, found = _seen(test), {}

@@ -153,6 +153,7 @@ class MasksConfig(Section):
 
     autoencoder: MaskAutoencoderConfig
     flow: UNetConfig
+    start: float = Field(gt=0, le=1)
     steps: PositiveInt
     volume_factor: float = Field(ge=1)
     attempts: PositiveInt

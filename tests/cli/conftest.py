@@ -50,6 +50,7 @@ TINY = (
     "masks.flow.loop.steps=40",
     "masks.flow.loop.batch_size=2",
     "masks.steps=2",
+    "masks.start=1.0",
     "masks.volume_factor=1.0e+9",
     "sampler.steps=2",
     "balance.adherence_quantile=0",

@@ -130,8 +130,8 @@ def sample(
     training: Annotated[
         Path | None,
         typer.Option(
-            help="Cohort the generator was trained on, to audit the draws for copying and to "
-            "measure how new the masks are; by default that of --masks where it is the same.",
+            help="Cohort the generator was trained on: new masks start from its masks, and draws "
+            "are audited for copying; by default that of --masks where it is the same.",
             show_default=False,
         ),
     ] = None,

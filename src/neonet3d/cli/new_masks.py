@@ -18,7 +18,8 @@ class NewMasks:
 
     Attributes:
         n: pairs; as many as training cases by default.
-        training: the cases of training, to measure how new the masks are.
+        training: the cases of training, whose masks the new ones start from, and to measure how new
+            they are.
     """
 
     n: int | None
@@ -50,6 +51,7 @@ def draw_new_masks(
         sampler,
         seed=seed,
         n=wanted.n or len(masks.card.training_cases),
+        training=wanted.training,
         label=wanted.label,
         tumour_volume_mm3=wanted.tumour_volume_mm3,
     )

@@ -118,7 +118,8 @@ class AmplitudeBank(nn.Module):
         drawn, everyone = self.amplitudes.new_zeros(n, k), self.amplitudes.mean(0)
         for outcome in outcomes.unique().tolist():
             same = self.amplitudes[self._rows(outcome)]
-            centre, spread = same.mean(0), same.std(0, correction=0)
+            centre = same.mean(0)
+            spread = (same - centre).square().mean(0).sqrt()
             where = (outcomes == outcome).nonzero()[:, 0]
             own = same[(rank[where] * len(same)).long().to(same.device)] - centre
             jitter = BANDWIDTH * spread * noise[where].to(same)

@@ -5,6 +5,11 @@ Three ways. ``rare_class`` fills the rarer class to 1:1, as the NeoNet abstract 
 ``both_classes`` also ends at 1:1, but gives synthetic cases to both classes, and the classifier
 draws the same share of them from each. ``pretrain`` gives as many synthetic cases to each class as
 the larger has real ones, and none of the real ones: a 1:1 set to train on before the real cases.
+
+A synthetic case starts from the deformed mask of a training case. ``rare_class`` takes the masks of
+that class. The other two take any: where each mask comes with one outcome only, a classifier learns
+the masks by heart (``docs/results/generator.md`` has both ways). What a mask does say of the
+outcome, the real cases teach.
 """
 
 from __future__ import annotations
@@ -67,10 +72,10 @@ def balance_cohort(
 
     In the mode ``pretrain`` the synthetic ones alone.
 
-    A synthetic case starts from the deformed mask of a training case of its class. It is drawn
-    again, up to ``config.attempts`` times, while the gate refuses it: NeoSeg must find its tumour
-    about as well as those of real patches, and no training image may be closer to it than two
-    training images ever are.
+    A synthetic case starts from the deformed mask of a training case (which: see the module). It is
+    drawn again, up to ``config.attempts`` times, while the gate refuses it: NeoSeg must find its
+    tumour about as well as those of real patches, and no training image may be closer to it than
+    two training images ever are.
     What was refused is counted in ``balance.json``.
 
     Args:
@@ -103,12 +108,13 @@ def balance_cohort(
     rng = np.random.default_rng(seed)
     drawn = kept = 0
     for outcome, count in ((0, wanted.negative), (1, wanted.positive)):
-        sources = [case for case in training if case.outcome == outcome]
-        if count and not sources:
+        of_class = [case for case in training if case.outcome == outcome]
+        if count and not of_class:
             raise InputError(
                 f"{training.root} has no case with {training.outcome_name} = {outcome}, so there "
-                "is no mask to start from. Balance a fold that holds both classes."
+                "is nothing to draw it after. Balance a fold that holds both classes."
             )
+        sources = of_class if config.mode == "rare_class" else training.cases
         pending = list(range(count))
         for attempt in range(config.attempts):
             if not pending:

@@ -1,13 +1,16 @@
 """MaskGenerator: draws label maps that no patient had, for an outcome and a tumour volume.
 
 Latent diffusion of the whole map: a rectified flow on the latents of a categorical autoencoder
-(``mask_autoencoder.py``), with the networks and the objective of the image flow. A drawn map is
-decoded by argmax and cleaned of stray pieces. Its tumour is grown or shrunk to the volume asked
-for; where it is too far from it, or cannot be, the map is drawn again.
+(``mask_autoencoder.py``), with the networks and the objective of the image flow. It starts from the
+deformed mask of a training case (``masks.py``), noised to t = ``masks.start``, so that veins hang
+together (SDEdit, Meng et al. 2021, arXiv 2108.01073); with a start of 1 from noise alone. A
+drawn map is decoded by argmax and cleaned of stray pieces. Its tumour is grown or shrunk to the
+volume asked for; where it is too far from it, or cannot be, the map is drawn again.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +37,7 @@ from neonet3d.generation.mask_statistics import (
     MaskStatistics,
     tumour_volumes_mm3,
 )
+from neonet3d.generation.masks import deform_mask
 from neonet3d.generation.unet import FlowUNet
 from neonet3d.metrics.mask_novelty import MaskNovelty, mask_novelty
 from neonet3d.types import LabelMap
@@ -107,21 +111,26 @@ class MaskGenerator(nn.Module):
         n: int,
         *,
         seed: int,
+        training: Cohort | None = None,
         outcome: int | None = None,
         tumour_volume_mm3: float | None = None,
     ) -> DrawnMasks:
         """Draw ``n`` label maps.
 
         Args:
+            training: the cases of training, whose masks the maps start from; not looked at where
+                ``masks.start`` is 1.
             outcome: of all of them; by default drawn from the training fold with the volume.
             tumour_volume_mm3: of all of them; by default drawn from the training fold.
 
         Raises:
-            InputError: an outcome or a volume that the training fold does not have.
+            InputError: an outcome or a volume that the training fold does not have, or no masks to
+                start from.
             RunError: a map whose tumour is not as asked in ``masks.attempts`` draws.
         """
         if self.card.outcome is None and outcome is not None:
             raise InputError("The mask generator was trained without outcomes.")
+        starts = self._starts(training)
         generator = torch.Generator().manual_seed(seed)
         wanted = self.statistics.draw(n, generator, outcome=outcome, volume_mm3=tumour_volume_mm3)
         maps = torch.zeros(n, *self.card.grid.shape, dtype=torch.uint8)
@@ -130,7 +139,7 @@ class MaskGenerator(nn.Module):
             if len(pending) == 0:
                 break
             refused = []
-            fresh = self._draw(_rows(wanted, pending), generator)
+            fresh = self._draw(_rows(wanted, pending), starts, generator)
             for row, new in zip(pending.tolist(), fresh.numpy(), strict=True):
                 scale = wanted.log_scale[row].exp().numpy()
                 fitted = self._fitted(new, float(wanted.volumes_mm3[row]), scale)
@@ -157,9 +166,23 @@ class MaskGenerator(nn.Module):
         n_classes = len(self.card.classes)
         return mask_novelty(drawn.label_maps.numpy(), maps.numpy(), patients, n_classes)
 
+    def _starts(self, training: Cohort | None) -> UInt8[Tensor, "m x y z"] | None:
+        """Masks of training on the grid; None where maps start from noise."""
+        if self.config.start == 1:
+            return None
+        if training is None:
+            raise InputError(
+                "New masks start from those of training, which the model does not hold. Give the "
+                "cohort of training (--training), or start from noise alone (--set masks.start=1)."
+            )
+        return load_label_maps(training, self.card.grid)[0]
+
     @torch.inference_mode()
-    def _draw(self, wanted: MaskConditions, generator: torch.Generator) -> UInt8[Tensor, "n x y z"]:
-        here, steps, maps = fabric(), self.config.steps, []
+    def _draw(
+        self, wanted: MaskConditions, starts: Tensor | None, generator: torch.Generator
+    ) -> UInt8[Tensor, "n x y z"]:
+        here, start, maps = fabric(), self.config.start, []
+        steps = math.ceil(start * self.config.steps)
         numbers = self.statistics.numbers(wanted)
         shape = (self.autoencoder.latent_mean.numel(), *latent_shape(self.card))
         for part in torch.arange(len(numbers)).split(SAMPLE_BATCH):
@@ -168,11 +191,25 @@ class MaskGenerator(nn.Module):
             )
             noise = here.to_device(torch.randn(len(part), *shape, generator=generator))
             with here.autocast():
-                latent = exponential(self._velocity(told), self.unet.gaussian, noise, steps)
+                if starts is not None:
+                    deformed = here.to_device(self._deformed(starts, len(part), generator))
+                    noise = (1 - start) * self.autoencoder.encode(deformed).float() + start * noise
+                latent = exponential(self._velocity(told), self.unet.gaussian, noise, steps, start)
                 maps.append(self.autoencoder.decode(latent).argmax(1).to(torch.uint8).cpu())
         spacing_mm = self.card.grid.spacing_mm
         cleaned = [self.statistics.cleaned(m, spacing_mm) for m in torch.cat(maps).numpy()]
         return torch.from_numpy(np.stack(cleaned))
+
+    def _deformed(
+        self, starts: UInt8[Tensor, "m x y z"], n: int, generator: torch.Generator
+    ) -> UInt8[Tensor, "n x y z"]:
+        """Masks of n training cases, each drawn with replacement and deformed."""
+        schema, spacing_mm = self.card.schema_, self.card.grid.spacing_mm
+        rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
+        chosen = starts[torch.randint(len(starts), (n,), generator=generator)].numpy()
+        return torch.from_numpy(
+            np.stack([deform_mask(one, schema, spacing_mm, rng) for one in chosen])
+        )
 
     def _velocity(self, told: Condition) -> Velocity:
         return lambda x, t: self.unet(x, t, told)

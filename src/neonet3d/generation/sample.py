@@ -116,12 +116,14 @@ def sample_new_masks(
     *,
     seed: int,
     n: int,
+    training: Cohort | None = None,
     label: int | None = None,
     tumour_volume_mm3: float | None = None,
 ) -> tuple[Cohort, DrawnMasks]:
     """Draw ``n`` label maps, then an image for each, and write the pairs.
 
     Args:
+        training: the cases of training, whose masks the new ones start from.
         label: outcome of every case; by default drawn from the training fold.
         tumour_volume_mm3: of every case; by default drawn from the training fold.
 
@@ -134,7 +136,9 @@ def sample_new_masks(
             "The mask generator was trained on other cases than the image generator. "
             "Use the two of one training."
         )
-    drawn = masks.sample(n, seed=seed, outcome=label, tumour_volume_mm3=tumour_volume_mm3)
+    drawn = masks.sample(
+        n, seed=seed, training=training, outcome=label, tumour_volume_mm3=tumour_volume_mm3
+    )
     plan = _Plan(
         names=[f"new_{i:04d}" for i in range(n)],
         label_maps=drawn.label_maps,
