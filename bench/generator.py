@@ -298,7 +298,7 @@ def learned(
 
     crossed = synthetic("1to1", *crossed_rows(len(train), n))
     own = synthetic("own-masks", *own_rows(train.outcomes, n))
-    return classifiers(train, crossed, own, test, keep)
+    return classifiers(generator, train, crossed, own, test, keep)
 
 
 WORST = {

@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from phantom_audit import SHELL_MM, STEPS_LARGE, STEPS_SMALL
 from phantom_models import classify
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from neonet3d.classification.regions import batch_region_maps
@@ -27,6 +30,7 @@ from neonet3d.generation.evaluate import (
     tell_slices_apart,
 )
 from neonet3d.generation.generator import LatentGenerator
+from neonet3d.generation.latents import explain_latents, standardised_latents
 from neonet3d.generation.region_features import band_statistics, region_features
 from neonet3d.generation.sample import as_volume
 from neonet3d.metrics.discrimination import auc
@@ -110,6 +114,7 @@ def crossed_rows(n_cases: int, n: int) -> tuple[Tensor, Tensor]:
 
 
 def classifiers(
+    generator: LatentGenerator,
     real: Patches,
     synthetic: Patches,
     own_masks: Patches,
@@ -120,7 +125,8 @@ def classifiers(
 
     As many steps as ``phantom_audit.py`` gives that many cases; the mean over three seeds, its
     interval a bootstrap of the test patients, each class by itself. ``synthetic`` has every mask
-    with either outcome, ``own_masks`` with that of its patient alone.
+    with either outcome, ``own_masks`` with that of its patient alone. The last row is no CNN:
+    ``by_appearance``.
     """
     both = replace(
         real,
@@ -147,18 +153,40 @@ def classifiers(
             np.array(kept(f"classifier-{name}-{seed}", lambda seed=seed: run(seed))["scores"])  # type: ignore[misc]
             for seed in SEEDS
         ]
-        values = [auc(outcomes, scores) for scores in runs]
-        low, high = _ends(outcomes, runs)
-        found[name] = {
-            "value": float(np.mean(values)),
-            "low": low,
-            "high": high,
-            "seeds": values,
-            "n_train": len(patches),
-            "n": len(test),
-            "n_positive": int(outcomes.sum()),
-        }
+        found[name] = _scored(outcomes, runs) | {"n_train": len(patches)}
+    look = kept("classifier-appearance", lambda: by_appearance(generator, real, test))["scores"]
+    found["real,_by_appearance_factors"] = _scored(outcomes, [np.array(look)]) | {
+        "n_train": len(real)
+    }
     return found
+
+
+def _scored(outcomes: np.ndarray, runs: list[np.ndarray]) -> Result:
+    values = [auc(outcomes, scores) for scores in runs]
+    low, high = _ends(outcomes, runs)
+    return {
+        "value": float(np.mean(values)),
+        "low": low,
+        "high": high,
+        "seeds": values,
+        "n": len(outcomes),
+        "n_positive": int(outcomes.sum()),
+    }
+
+
+def by_appearance(generator: LatentGenerator, real: Patches, test: Patches) -> Result:
+    """AUC of a logistic regression on the appearance factors' amplitudes, which knew no label."""
+    tables = [
+        explain_latents(
+            generator.anatomy,
+            standardised_latents(generator.autoencoder, patches.images),
+            patches.required_label_maps(),
+        )[1].numpy()
+        for patches in (real, test)
+    ]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1))
+    scores = model.fit(tables[0], real.outcomes.numpy()).decision_function(tables[1])
+    return {"scores": scores.tolist()}
 
 
 def _seen(patches: Patches) -> tuple[Tensor, Tensor, Tensor]:

@@ -113,7 +113,11 @@ def test_new_masks_of_one_volume(
         (("--new-masks", "--training", "y"), "There is no folder y"),
         (("--new-masks", "--move-tumour"), "belong to --masks"),
         (("--new-masks", "--fold", "0/2"), "belong to --masks"),
-        (("--new-masks", "--tumour-volume", 1), "those of training have"),
+        (("--new-masks",), "New masks start from those of training"),
+        (
+            ("--new-masks", "--set", "masks.start=1", "--tumour-volume", 1),
+            "those of training have",
+        ),
     ],
 )
 def test_masks_come_from_one_of_the_two(

@@ -51,7 +51,6 @@ def tiny(seed: int) -> Config:
             "masks.flow.channels=[8,16]",
             "masks.flow.loop.batch_size=2",
             "masks.steps=2",
-            "masks.start=1.0",
             "masks.volume_factor=1.0e+9",  # three steps obey no volume
             "sampler.steps=2",
         ],

@@ -84,27 +84,15 @@ def test_the_seed_decides(masks: MaskGenerator) -> None:
     assert set(first.outcomes.tolist()) <= {0, 1}
 
 
-def with_start(masks: MaskGenerator, start: float) -> MaskGenerator:
-    other = MaskGenerator.__new__(MaskGenerator)
-    other.__dict__.update(masks.__dict__)
-    other.config = masks.config.model_copy(update={"start": start})
-    return other
-
-
 def test_maps_start_from_masks_of_training(masks: MaskGenerator, patients: Cohort) -> None:
     """The less noise, the more of them is left; all noise, and nothing is."""
-    near = [
-        float(np.mean(masks.novelty(drawn, patients).drawn))
-        for drawn in (
-            with_start(masks, start).sample(6, seed=0, training=patients) for start in (0.1, 1.0)
-        )
-    ]
-    assert near[0] > near[1]
-    alone = masks.sample(6, seed=0).label_maps  # this one starts from noise
-    whole = with_start(masks, 1.0).sample(6, seed=0, training=patients).label_maps
-    np.testing.assert_array_equal(alone, whole)
+    drawn = [masks.sample(6, seed=0, start=start, training=patients) for start in (0.1, 1.0)]
+    near, far = (float(np.mean(masks.novelty(one, patients).drawn)) for one in drawn)
+    assert near > far
+    alone = masks.sample(6, seed=0).label_maps
+    np.testing.assert_array_equal(alone, drawn[1].label_maps)
     with pytest.raises(InputError, match="cohort of training"):
-        with_start(masks, 0.5).sample(1, seed=0)
+        masks.sample(1, seed=0, start=0.5)
 
 
 def test_how_new_they_are_is_measured_on_the_training_cases(

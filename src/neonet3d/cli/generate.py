@@ -162,7 +162,7 @@ def sample(
     reference = find_reference(generator, training, masks)
     if masks is None:
         seen = None if reference is None else reference.training
-        wanted = NewMasks(n, outcome, tumour_volume, seen)
+        wanted = NewMasks(n, settings.masks.start, outcome, tumour_volume, seen)
         found, sentence = draw_new_masks(generator, model, out, sampler, wanted, seed=settings.seed)
     else:
         edit = None

@@ -18,11 +18,13 @@ class NewMasks:
 
     Attributes:
         n: pairs; as many as training cases by default.
+        start: how much noise the masks they start from get; 1 is noise alone.
         training: the cases of training, whose masks the new ones start from, and to measure how new
             they are.
     """
 
     n: int | None
+    start: float
     label: int | None
     tumour_volume_mm3: float | None
     training: Cohort | None
@@ -51,6 +53,7 @@ def draw_new_masks(
         sampler,
         seed=seed,
         n=wanted.n or len(masks.card.training_cases),
+        start=wanted.start,
         training=wanted.training,
         label=wanted.label,
         tumour_volume_mm3=wanted.tumour_volume_mm3,

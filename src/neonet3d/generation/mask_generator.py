@@ -2,10 +2,10 @@
 
 Latent diffusion of the whole map: a rectified flow on the latents of a categorical autoencoder
 (``mask_autoencoder.py``), with the networks and the objective of the image flow. It starts from the
-deformed mask of a training case (``masks.py``), noised to t = ``masks.start``, so that veins hang
-together (SDEdit, Meng et al. 2021, arXiv 2108.01073); with a start of 1 from noise alone. A
-drawn map is decoded by argmax and cleaned of stray pieces. Its tumour is grown or shrunk to the
-volume asked for; where it is too far from it, or cannot be, the map is drawn again.
+deformed mask of a training case (``masks.py``), noised to some t, so that veins hang together
+(SDEdit, Meng et al. 2021, arXiv 2108.01073), or from noise alone. A drawn map is decoded by argmax
+and cleaned of stray pieces. Its tumour is grown or shrunk to the volume asked for; where it is too
+far from it, or cannot be, the map is drawn again.
 """
 
 from __future__ import annotations
@@ -111,6 +111,7 @@ class MaskGenerator(nn.Module):
         n: int,
         *,
         seed: int,
+        start: float = 1.0,
         training: Cohort | None = None,
         outcome: int | None = None,
         tumour_volume_mm3: float | None = None,
@@ -118,8 +119,9 @@ class MaskGenerator(nn.Module):
         """Draw ``n`` label maps.
 
         Args:
-            training: the cases of training, whose masks the maps start from; not looked at where
-                ``masks.start`` is 1.
+            start: t of the flow, from which a deformed mask of training is drawn again; 1 is noise
+                alone.
+            training: the cases of training, for a start below 1.
             outcome: of all of them; by default drawn from the training fold with the volume.
             tumour_volume_mm3: of all of them; by default drawn from the training fold.
 
@@ -130,7 +132,7 @@ class MaskGenerator(nn.Module):
         """
         if self.card.outcome is None and outcome is not None:
             raise InputError("The mask generator was trained without outcomes.")
-        starts = self._starts(training)
+        starts = None if start == 1 else self._starts(training)
         generator = torch.Generator().manual_seed(seed)
         wanted = self.statistics.draw(n, generator, outcome=outcome, volume_mm3=tumour_volume_mm3)
         maps = torch.zeros(n, *self.card.grid.shape, dtype=torch.uint8)
@@ -139,7 +141,7 @@ class MaskGenerator(nn.Module):
             if len(pending) == 0:
                 break
             refused = []
-            fresh = self._draw(_rows(wanted, pending), starts, generator)
+            fresh = self._draw(_rows(wanted, pending), generator, start, starts)
             for row, new in zip(pending.tolist(), fresh.numpy(), strict=True):
                 scale = wanted.log_scale[row].exp().numpy()
                 fitted = self._fitted(new, float(wanted.volumes_mm3[row]), scale)
@@ -166,10 +168,8 @@ class MaskGenerator(nn.Module):
         n_classes = len(self.card.classes)
         return mask_novelty(drawn.label_maps.numpy(), maps.numpy(), patients, n_classes)
 
-    def _starts(self, training: Cohort | None) -> UInt8[Tensor, "m x y z"] | None:
-        """Masks of training on the grid; None where maps start from noise."""
-        if self.config.start == 1:
-            return None
+    def _starts(self, training: Cohort | None) -> UInt8[Tensor, "m x y z"]:
+        """Masks of training on the grid."""
         if training is None:
             raise InputError(
                 "New masks start from those of training, which the model does not hold. Give the "
@@ -179,9 +179,13 @@ class MaskGenerator(nn.Module):
 
     @torch.inference_mode()
     def _draw(
-        self, wanted: MaskConditions, starts: Tensor | None, generator: torch.Generator
+        self,
+        wanted: MaskConditions,
+        generator: torch.Generator,
+        start: float,
+        starts: UInt8[Tensor, "m x y z"] | None,
     ) -> UInt8[Tensor, "n x y z"]:
-        here, start, maps = fabric(), self.config.start, []
+        here, maps = fabric(), []
         steps = math.ceil(start * self.config.steps)
         numbers = self.statistics.numbers(wanted)
         shape = (self.autoencoder.latent_mean.numel(), *latent_shape(self.card))

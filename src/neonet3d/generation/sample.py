@@ -116,6 +116,7 @@ def sample_new_masks(
     *,
     seed: int,
     n: int,
+    start: float = 1.0,
     training: Cohort | None = None,
     label: int | None = None,
     tumour_volume_mm3: float | None = None,
@@ -123,7 +124,7 @@ def sample_new_masks(
     """Draw ``n`` label maps, then an image for each, and write the pairs.
 
     Args:
-        training: the cases of training, whose masks the new ones start from.
+        start, training: where the new masks start from (``MaskGenerator.sample``).
         label: outcome of every case; by default drawn from the training fold.
         tumour_volume_mm3: of every case; by default drawn from the training fold.
 
@@ -137,7 +138,12 @@ def sample_new_masks(
             "Use the two of one training."
         )
     drawn = masks.sample(
-        n, seed=seed, training=training, outcome=label, tumour_volume_mm3=tumour_volume_mm3
+        n,
+        seed=seed,
+        start=start,
+        training=training,
+        outcome=label,
+        tumour_volume_mm3=tumour_volume_mm3,
     )
     plan = _Plan(
         names=[f"new_{i:04d}" for i in range(n)],

@@ -27,6 +27,7 @@ from neonet3d.generation.blocks import (
 )
 from neonet3d.generation.condition import N_LABELS, Condition
 from neonet3d.generation.gaussian import GaussianVelocity
+from neonet3d.segmentation.convolution import guard_short_grids
 from neonet3d.types import LatentBatch, Shape
 
 
@@ -124,6 +125,7 @@ class FlowUNet(nn.Module):
             nn.SiLU(),
             zero_initialised(nn.Conv3d(c0, latent_channels, 3, padding=1)),
         )
+        guard_short_grids(self)  # half a latent's grid can be one voxel thin
 
     def forward(
         self,

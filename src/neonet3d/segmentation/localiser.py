@@ -36,6 +36,7 @@ from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.errors import InputError
 from neonet3d.metrics.lesions import TOUCHING
+from neonet3d.segmentation.convolution import guard_short_grids
 from neonet3d.segmentation.tiling import Foreground
 from neonet3d.types import ImageArray, Triple
 
@@ -67,6 +68,7 @@ class LocaliserUNet(nn.Module):
             num_res_units=1,
             norm="instance",
         )
+        guard_short_grids(self.unet)
 
     def forward(self, x: Float[Tensor, "b 1 x y z"]) -> Float[Tensor, "b 1 x y z"]:
         logits: Tensor = self.unet(x).float()
