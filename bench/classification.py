@@ -40,7 +40,8 @@ from neonet3d.cohort.phantom.writer import SEED_STRIDE
 from neonet3d.config import BaselineName, Config, fingerprint, load_config
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.device import device_summary
-from neonet3d.generation.train import train_autoencoder
+from neonet3d.generation.latents import FoldLatents
+from neonet3d.generation.train import fit_anatomy, train_autoencoder
 from neonet3d.metrics.brier import brier_score
 from neonet3d.metrics.discrimination import delong, delong_paired
 from neonet3d.metrics.interval import Interval
@@ -57,6 +58,7 @@ ABLATIONS = {
     "channel attention only": ("classifier.attention=channel",),
     "spatial attention only": ("classifier.attention=spatial",),
     "self-attention (DANet)": ("classifier.attention=danet",),
+    "no appearance factors": ("classifier.appearance=false",),
     "masks as channels too": ("classifier.masks_as_channels=true",),
     "one network, no ensemble": ("classifier.members=1",),
     "one encoding, no augmentation": ("classifier.encodings=1",),
@@ -120,7 +122,9 @@ def phantom(work: Path, config: Config) -> Result:
     seconds: dict[str, float] = {}
     for fold in folds:
         (work / fold.name).mkdir(parents=True, exist_ok=True)
-        train_autoencoder(fold, config, work / fold.name / "autoencoder")
+        place = work / fold.name
+        train_autoencoder(fold, config, place / "autoencoder")
+        fit_anatomy(FoldLatents(fold, place / "autoencoder"), config, place)
     for title, (train, words) in models().items():
         print("#", title, file=sys.stderr)
         parts = [predicted(fold, work / fold.name, title, train, words, config) for fold in folds]

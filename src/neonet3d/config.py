@@ -185,6 +185,7 @@ class ClassifierConfig(Section):
     attention: AttentionName
     encoder: EncoderKind
     masks_as_channels: bool
+    appearance: bool
     members: PositiveInt
     shell_mm: PositiveFloat
     dropout: float = Fraction

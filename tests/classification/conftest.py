@@ -12,7 +12,8 @@ from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import Config, load_config
-from neonet3d.generation.train import train_autoencoder
+from neonet3d.generation.latents import FoldLatents
+from neonet3d.generation.train import fit_anatomy, train_autoencoder
 from neonet3d.types import LabelSchema
 
 SCHEMA = LabelSchema(("background", "liver", "portal_vein", "tumour"))
@@ -94,7 +95,8 @@ def fold(write_patches: Callable[..., Cohort]) -> Fold:
 
 @pytest.fixture(scope="session")
 def encoder_folder(fold: Fold, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An autoencoder of the training patches of ``fold``."""
+    """An autoencoder of the training patches of ``fold``, its anatomy prior beside it."""
     folder = tmp_path_factory.mktemp("encoder") / "autoencoder"
     train_autoencoder(fold, tiny, folder)
+    fit_anatomy(FoldLatents(fold, folder), tiny, folder.parent)
     return folder

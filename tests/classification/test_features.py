@@ -12,6 +12,7 @@ from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.patches import Orientation, Patches, fit_patches, load_patches
 from neonet3d.config import Config
 from neonet3d.engine.loop import seeded
+from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import Encoder
 from neonet3d.generation.wavelet import haar
 
@@ -32,7 +33,7 @@ def encoder(tiny: Config) -> Encoder:
 def encode(
     encoder: Encoder, patches: Patches, fold: Fold, orientations: list[Orientation]
 ) -> FrozenFeatures:
-    return encode_patches(encoder, patches, fold.training.schema, orientations, shell_mm=8)
+    return encode_patches(encoder, None, patches, fold.training.schema, orientations, shell_mm=8)
 
 
 def turned(patches: Patches, orientation: Orientation) -> Patches:
@@ -112,14 +113,34 @@ def test_a_batch_is_float32_in_the_order_of_the_network(
 ) -> None:
     features = encode(encoder, patches, fold, [IDENTITY, FLIP_X])
     batch = features.batch(1, torch.tensor([5, 2, 5]))
-    assert [part.dtype for part in batch] == [torch.float32] * 4
-    assert [len(part) for part in batch] == [3] * 4
+    assert [part.dtype for part in batch] == [torch.float32] * 5
+    assert [len(part) for part in batch] == [3] * 5
+    assert batch[4].shape == (3, 0)  # no anatomy prior was given
     for part, source in zip(
-        batch,
+        batch[:4],
         (features.fine, features.coarse, features.fine_regions, features.coarse_regions),
         strict=True,
     ):
         torch.testing.assert_close(part, source[1, [5, 2, 5]].float())
+
+
+def test_amplitudes_are_those_of_the_patch_as_it_lies(
+    encoder: Encoder, patches: Patches, fold: Fold
+) -> None:
+    prior = AnatomyPrior(fold.training.schema, len(encoder.latent_mean), (6, 4, 2), n_cases=16)
+    rng = torch.Generator().manual_seed(0)
+    prior.factors.copy_(torch.randn(prior.factors.shape, generator=rng))
+    schema = fold.training.schema
+    found = [
+        encode_patches(encoder, prior, patches, schema, turns, shell_mm=8).amplitudes
+        for turns in ([IDENTITY], [IDENTITY, FLIP_X])
+    ]
+    assert found[0].shape == (8, 2)
+    assert torch.equal(*found)
+    with torch.no_grad():
+        latents = encoder(patches.images[:, None])
+    expected = prior.explain(latents, patches.required_label_maps())[1]
+    torch.testing.assert_close(found[0], expected, rtol=0.05, atol=0.05)  # bfloat16
 
 
 def test_without_masks_one_region_serves_every_case(
@@ -129,7 +150,7 @@ def test_without_masks_one_region_serves_every_case(
     features = encode(encoder, bare, fold, [IDENTITY])
     assert features.fine_regions.shape == (1, 1, 1, 12, 8, 4)
     batch = features.batch(0, torch.tensor([7, 0]))
-    assert [len(part) for part in batch] == [2] * 4
+    assert [len(part) for part in batch] == [2] * 5
     assert bool((batch[2] == 1).all())
 
 

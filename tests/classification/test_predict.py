@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import PattenClassifier, train_patten
+from neonet3d.classification.train import PattenClassifier, has_masks, train_patten
 from neonet3d.classification.train_baseline import train_baseline
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config
 from neonet3d.engine.artefact import read_card
 from neonet3d.errors import InputError
-from neonet3d.generation.train import train_autoencoder
+from neonet3d.generation.latents import FoldLatents
+from neonet3d.generation.train import fit_anatomy, train_autoencoder
 from neonet3d.types import LabelSchema
 
 WITHOUT_LIVER = LabelSchema(("background", "spleen", "portal_vein", "tumour"))
@@ -119,6 +120,8 @@ def test_another_model_is_no_classifier(encoder_folder: Path, tmp_path: Path) ->
 def fit(cohort: Cohort, tiny: Config, root: Path) -> Classifier:
     fold = Fold("all", cohort, cohort.subset([]))
     train_autoencoder(fold, tiny, root / "autoencoder")
+    if has_masks(fold):
+        fit_anatomy(FoldLatents(fold, root / "autoencoder"), tiny, root)
     train_patten(fold, root / "autoencoder", tiny, root / "patten")
     return Classifier.load(root / "patten")
 

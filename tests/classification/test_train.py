@@ -127,12 +127,31 @@ def test_an_encoder_that_learned_nothing_or_goes_on_learning(
     assert np.isfinite(probability).all()
 
 
+def test_appearance_factors_need_their_prior(
+    fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone" / "autoencoder"
+    alone.parent.mkdir()
+    alone.symlink_to(encoder_folder)
+    with pytest.raises(InputError, match=r"no anatomy prior .* beside the encoder"):
+        train_patten(fold, alone, tiny, tmp_path / "patten")
+    assert not (tmp_path / "patten").exists()
+    without = tiny.classifier.model_copy(update={"appearance": False})
+    train_patten(fold, alone, tiny.model_copy(update={"classifier": without}), tmp_path / "patten")
+    assert read_card(tmp_path / "patten").parts["anatomy_cases"] == 0
+
+
 def test_the_card_says_what_it_was_built_on(
     fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
 ) -> None:
     train_patten(fold, encoder_folder, tiny, tmp_path / "patten")
     card, parent = read_card(tmp_path / "patten", kind="PattenNet"), read_card(encoder_folder)
-    assert card.parents == {"autoencoder": parent.weights_sha256}
+    prior = read_card(encoder_folder.parent / "anatomy")
+    assert card.parents == {
+        "autoencoder": parent.weights_sha256,
+        "anatomy": prior.weights_sha256,
+    }
+    assert card.parts["anatomy_cases"] == len(fold.training)
     assert (card.normaliser, card.grid) == (parent.normaliser, parent.grid)
     assert card.parts["regions"] == ["whole", "liver", "tumour", "shell", "portal_neighbourhood"]
     assert card.training_cases == tuple(sorted(case.digest() for case in fold.training))

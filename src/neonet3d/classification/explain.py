@@ -3,8 +3,8 @@
 Three different questions. *Attention*: how much of the learned pooling each place has. *Grad-CAM*
 (Selvaraju et al. 2017, arXiv 1610.02391): where the refined maps speak for the outcome. *Occlusion*
 (Zeiler & Fergus 2014, arXiv 1311.2901): how far the logit falls when a cube is replaced by plain
-liver. The linear reading of frozen statistics is in the last alone. None of them says what
-the outcome changes in a patient; for what the *generator* believes of that, see
+liver. The linear readings (frozen statistics, appearance factors) are in the last alone. None of
+them says what the outcome changes in a patient; for what the *generator* believes of that, see
 ``generation/counterfactual.py``.
 """
 
@@ -76,7 +76,7 @@ def _gradients(
 ) -> tuple[Maps, Maps]:
     """Attention and Grad-CAM of some cases, on the CPU."""
     here = fabric()
-    fine, coarse, *regions = (here.to_device(x) for x in features.batch(0, rows))
+    fine, coarse, *regions, amplitudes = (here.to_device(x) for x in features.batch(0, rows))
     where = (regions[0], regions[1])
     looked = torch.zeros(len(rows), *shape)
     spoke = torch.zeros(len(rows), *shape)
@@ -86,7 +86,7 @@ def _gradients(
             refined = member.refine((fine, coarse), where)
             tokens = frozen_tokens(fine, coarse, *where)
         levels = (refined[0].requires_grad_(), refined[1].requires_grad_())
-        logit = member.read(tokens, levels, where)
+        logit = member.read(tokens, levels, where, amplitudes)
         slopes = torch.autograd.grad(logit.sum(), levels)
         for weight, level, slope in zip(member.gaze_weights(levels), levels, slopes, strict=True):
             looked += _on(weight * weight[0, 0].numel(), shape) / 2

@@ -16,7 +16,9 @@ from neonet3d.classification.regions import batch_region_maps, shrink
 from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.patches import Orientation, Patches, orientations_of
 from neonet3d.engine.device import fabric
+from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import Encoder
+from neonet3d.generation.latents import explain_latents
 from neonet3d.types import ImageBatch, LabelSchema
 
 ENCODE_BATCH = 32
@@ -30,12 +32,15 @@ class FrozenFeatures:
         fine: (e, n, f, x/2, y/2, z/2) wavelet coefficients and first level.
         coarse: (e, n, g, x/4, y/4, z/4) second level and latent.
         fine_regions, coarse_regions: (e, n or 1, r, ...) soft regions on the same grids.
+        amplitudes: (n, k) of the appearance factors, in the patch's own orientation, since the
+            anatomy prior knows left from right; k is 0 without one.
     """
 
     fine: Float[Tensor, "e n f x y z"]
     coarse: Float[Tensor, "e n g x y z"]
     fine_regions: Float[Tensor, "e m r x y z"]
     coarse_regions: Float[Tensor, "e m r x y z"]
+    amplitudes: Float[Tensor, "n k"]
 
     def __len__(self) -> int:
         return self.fine.shape[1]
@@ -52,6 +57,7 @@ class FrozenFeatures:
             self.coarse[encoding, index].float(),
             self.fine_regions[encoding, region_index],
             self.coarse_regions[encoding, region_index],
+            self.amplitudes[index],
         ]
 
 
@@ -65,13 +71,14 @@ def encodings_of(grid: Grid, n: int, *, seed: int) -> list[Orientation]:
 @torch.inference_mode()
 def encode_patches(
     encoder: Encoder,
+    anatomy: AnatomyPrior | None,
     patches: Patches,
     schema: LabelSchema,
     orientations: list[Orientation],
     *,
     shell_mm: float,
 ) -> FrozenFeatures:
-    """Run the frozen encoder over every case in every orientation."""
+    """Run the frozen encoder over every case in every orientation, the identity first."""
     here = fabric()
     regions = batch_region_maps(
         patches.label_maps, schema, patches.shape, spacing_mm=patches.spacing_mm, shell_mm=shell_mm
@@ -85,6 +92,11 @@ def encode_patches(
                 maps = feature_maps(encoder, here.to_device(part)[:, None])
             for level, of_part in zip((fine, coarse), maps, strict=True):
                 level.append(of_part.bfloat16().cpu())
+    amplitudes = torch.zeros(len(patches), 0)
+    if anatomy is not None:
+        channels, own = len(encoder.latent_mean), coarse[: -(-len(patches) // ENCODE_BATCH)]
+        latents = torch.cat([part[:, -channels:].float() for part in own])
+        amplitudes = explain_latents(anatomy, latents, patches.required_label_maps())[1]
     turned = [orientation.apply(regions) for orientation in orientations]
     encodings = (len(orientations), len(patches))
     return FrozenFeatures(
@@ -92,6 +104,7 @@ def encode_patches(
         _joined(coarse).unflatten(0, encodings),
         torch.stack([shrink(maps, 2) for maps in turned]),
         torch.stack([shrink(maps, 4) for maps in turned]),
+        amplitudes,
     )
 
 

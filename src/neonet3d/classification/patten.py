@@ -20,8 +20,10 @@ Levels = tuple[Tensor, Tensor]  # at half and at quarter resolution
 class PattenNet(nn.Module):
     """Logit of the outcome from frozen maps at half and quarter resolution.
 
-    Two readings are added: a linear one of the frozen maps' statistics per region, and a deeper one
-    of the maps after Dual Attention Blocks, pooled by the same regions and by learned attention.
+    Three readings are added: a linear one of the frozen maps' statistics per region, a deeper one
+    of the maps after Dual Attention Blocks, pooled by the same regions and by learned attention,
+    and a linear one of the appearance factors' amplitudes (``generation/appearance.py``): how the
+    patient differs from what the anatomy says.
 
     Buffers ``token_mean`` and ``token_std`` standardise the statistics; measured on training cases.
     """
@@ -30,7 +32,12 @@ class PattenNet(nn.Module):
     token_std: Tensor
 
     def __init__(
-        self, fine_channels: int, coarse_channels: int, n_regions: int, config: ClassifierConfig
+        self,
+        fine_channels: int,
+        coarse_channels: int,
+        n_regions: int,
+        n_amplitudes: int,
+        config: ClassifierConfig,
     ) -> None:
         super().__init__()
         c = config.channels
@@ -39,6 +46,9 @@ class PattenNet(nn.Module):
         self.register_buffer("token_std", torch.ones(n_tokens))
         self.frozen_reading = nn.Sequential(
             nn.Dropout(config.dropout), zero_initialised(nn.Linear(n_tokens, 1))
+        )
+        self.appearance_reading = (
+            zero_initialised(nn.Linear(n_amplitudes, 1, bias=False)) if n_amplitudes else None
         )
         self.masks_as_channels = config.masks_as_channels
         extra = n_regions if config.masks_as_channels else 0
@@ -65,11 +75,12 @@ class PattenNet(nn.Module):
         coarse: Float[Tensor, "b g x/2 y/2 z/2"],
         fine_regions: Float[Tensor, "b r x y z"],
         coarse_regions: Float[Tensor, "b r x/2 y/2 z/2"],
+        amplitudes: Float[Tensor, "b k"],
     ) -> Float[Tensor, " b"]:
         """Logit under balanced classes."""
         tokens = frozen_tokens(fine, coarse, fine_regions, coarse_regions)
         refined = self.refine((fine, coarse), (fine_regions, coarse_regions))
-        return self.read(tokens, refined, (fine_regions, coarse_regions))
+        return self.read(tokens, refined, (fine_regions, coarse_regions), amplitudes)
 
     def refine(self, maps: Levels, regions: Levels) -> Levels:
         """The maps of both levels after their Dual Attention Blocks, float32."""
@@ -88,15 +99,21 @@ class PattenNet(nn.Module):
         return fine, coarse
 
     def read(
-        self, tokens: Float[Tensor, "b t"], refined: Levels, regions: Levels
+        self,
+        tokens: Float[Tensor, "b t"],
+        refined: Levels,
+        regions: Levels,
+        amplitudes: Float[Tensor, "b k"],
     ) -> Float[Tensor, " b"]:
-        """Both readings, added."""
+        """All readings, added."""
         tokens = ((tokens - self.token_mean) / self.token_std).clamp(-5, 5)
         pooled = []
         for level, where, weight in zip(refined, regions, self.gaze_weights(refined), strict=True):
             pooled.append(region_statistics(level, where))
             pooled.append(torch.einsum("bcxyz,bqxyz->bc", level, weight))
         logit: Tensor = self.frozen_reading(tokens) + self.deep_reading(torch.cat(pooled, dim=1))
+        if self.appearance_reading is not None:
+            logit = logit + self.appearance_reading(amplitudes.clamp(-4, 4))
         return logit[:, 0].float()
 
 
@@ -106,11 +123,16 @@ class PattenEnsemble(nn.Module):
     prior_logit: Tensor
 
     def __init__(
-        self, fine_channels: int, coarse_channels: int, n_regions: int, config: ClassifierConfig
+        self,
+        fine_channels: int,
+        coarse_channels: int,
+        n_regions: int,
+        n_amplitudes: int,
+        config: ClassifierConfig,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(
-            PattenNet(fine_channels, coarse_channels, n_regions, config)
+            PattenNet(fine_channels, coarse_channels, n_regions, n_amplitudes, config)
             for _ in range(config.members)
         )
         self.register_buffer("prior_logit", torch.zeros(()))

@@ -14,7 +14,12 @@ from neonet3d.classification.baseline import VolumeClassifier
 from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
 from neonet3d.classification.radiomics.model import RadiomicsModel
 from neonet3d.classification.radiomics.patient import radiomics_table
-from neonet3d.classification.train import PattenClassifier, build_encoder, build_ensemble
+from neonet3d.classification.train import (
+    PattenClassifier,
+    build_encoder,
+    build_ensemble,
+    build_prior,
+)
 from neonet3d.classification.train_baseline import build_baseline
 from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.cohort import Cohort
@@ -47,7 +52,9 @@ class Classifier:
         model: Model
         match card.kind:
             case "PattenNet":
-                model = PattenClassifier(build_encoder(card), build_ensemble(card))
+                model = PattenClassifier(
+                    build_encoder(card), build_prior(card), build_ensemble(card)
+                )
             case "VolumeClassifier":
                 model = build_baseline(card)
             case "RadiomicsModel":
@@ -134,7 +141,9 @@ def patten_features(
         patches.required_label_maps()
     orientations = encodings_of(card.grid, n_encodings, seed=card.seed)
     shell_mm = card.settings(ClassifierConfig).shell_mm
-    return encode_patches(model.encoder, patches, card.schema_, orientations, shell_mm=shell_mm)
+    return encode_patches(
+        model.encoder, model.anatomy, patches, card.schema_, orientations, shell_mm=shell_mm
+    )
 
 
 def patten_logits(model: PattenClassifier, features: FrozenFeatures) -> Float[Tensor, " n"]:

@@ -28,17 +28,26 @@ from neonet3d.config import AutoencoderConfig, ClassifierConfig, Config, Encoder
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
 from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
+from neonet3d.errors import InputError
+from neonet3d.generation.anatomy import AnatomyPrior
+from neonet3d.generation.appearance import n_factors
 from neonet3d.generation.autoencoder import Autoencoder, Encoder
-from neonet3d.generation.latent_flow import load_autoencoder
+from neonet3d.generation.latent_flow import latent_shape, load_anatomy, load_autoencoder
 from neonet3d.types import ImageBatch
 
 
 class PattenClassifier(nn.Module):
-    """What the artefact of PattenNet holds: the encoder that it reads, and the ensemble."""
+    """What the artefact of PattenNet holds: what it reads, and the ensemble.
 
-    def __init__(self, encoder: Encoder, network: PattenEnsemble) -> None:
+    ``anatomy`` is None where it reads no appearance factors.
+    """
+
+    def __init__(
+        self, encoder: Encoder, anatomy: AnatomyPrior | None, network: PattenEnsemble
+    ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.anatomy = anatomy
         self.network = network
 
 
@@ -53,7 +62,8 @@ class EndToEnd(nn.Module):
         self, images: ImageBatch, fine_regions: Tensor, coarse_regions: Tensor
     ) -> Float[Tensor, "k b"]:
         maps = feature_maps(self.classifier.encoder, images)
-        logits: Tensor = self.classifier.network(*maps, fine_regions, coarse_regions)
+        amplitudes = images.new_zeros(len(images), 0)
+        logits: Tensor = self.classifier.network(*maps, fine_regions, coarse_regions, amplitudes)
         return logits
 
 
@@ -68,7 +78,8 @@ def train_patten(
     """Fit PattenNet on the training cases of one fold.
 
     Args:
-        encoder_folder: an autoencoder that was trained on (real) cases of the same fold.
+        encoder_folder: an autoencoder that was trained on (real) cases of the same fold. Where the
+            appearance factors are read, its anatomy prior lies beside it (``fit_anatomy``).
         allow_no_tumour: learn even from patches that show the middle of the liver.
 
     Raises:
@@ -88,8 +99,13 @@ def train_patten(
         grid=parent.grid,
         parents={"autoencoder": parent},
     )
-    regions = region_names(fold.training.schema) if _has_masks(fold) else ("whole",)
-    parts = {"autoencoder": parent.config, "regions": list(regions)}
+    regions = region_names(fold.training.schema) if has_masks(fold) else ("whole",)
+    anatomy = None
+    if reads_appearance(config.classifier, regions):
+        anatomy, prior = _anatomy_beside(encoder_folder, parent)
+        card = card.model_copy(update={"parents": card.parents | {"anatomy": prior.weights_sha256}})
+    cases = 0 if anatomy is None else len(anatomy.bank.outcomes)
+    parts = {"autoencoder": parent.config, "regions": list(regions), "anatomy_cases": cases}
     card = card.model_copy(update={"parts": parts})
     if claim_folder(folder, card):
         return
@@ -97,22 +113,22 @@ def train_patten(
     encoder = _encoder(settings.encoder, autoencoder, parent, config.seed)
     orientations = encodings_of(card.grid, settings.encodings, seed=config.seed)
     features = encode_patches(
-        encoder, patches, fold.training.schema, orientations, shell_mm=settings.shell_mm
+        encoder, anatomy, patches, fold.training.schema, orientations, shell_mm=settings.shell_mm
     )
     network = seeded(config.seed, lambda: build_ensemble(card))
     network.standardise_tokens(_tokens(features))
     network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
-    model = PattenClassifier(encoder, network)
+    model = PattenClassifier(encoder, anatomy, network)
     trainable = settings.encoder == "trainable"
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         index = draw_balanced(outcomes, patches.synthetic, settings.loop.batch_size, generator)
         encoding = int(torch.randint(features.n_encodings, (), generator=generator))
-        fine, coarse, *regions = features.batch(encoding, index)
-        seen = [fine, coarse]
+        batch = features.batch(encoding, index)
         if trainable:
-            seen = [orientations[encoding].apply(patches.images[index])[:, None]]
-        return [*seen, *regions, outcomes[index]]
+            image = orientations[encoding].apply(patches.images[index])[:, None]
+            batch = [image, *batch[2:4]]
+        return [*batch, outcomes[index]]
 
     loss = train_loop(
         LogitObjective(EndToEnd(model) if trainable else network),
@@ -136,7 +152,34 @@ def build_ensemble(card: ArtefactCard) -> PattenEnsemble:
     encoder = AutoencoderConfig.model_validate(card.parts["autoencoder"])
     fine, coarse = 8 + encoder.channels, 2 * encoder.channels + encoder.latent_channels
     settings = card.settings(ClassifierConfig)
-    return PattenEnsemble(fine, coarse, len(card.parts["regions"]), settings)
+    k = n_factors(card.parts["anatomy_cases"])
+    return PattenEnsemble(fine, coarse, len(card.parts["regions"]), k, settings)
+
+
+def build_prior(card: ArtefactCard) -> AnatomyPrior | None:
+    """An unfitted anatomy prior of a PattenNet's card; None where it reads none."""
+    if card.parts["anatomy_cases"] == 0:
+        return None
+    channels = card.parts["autoencoder"]["latent_channels"]
+    return AnatomyPrior(card.schema_, channels, latent_shape(card), card.parts["anatomy_cases"])
+
+
+def reads_appearance(config: ClassifierConfig, regions: tuple[str, ...]) -> bool:
+    """Masks are needed, and the encoder whose latents the prior was fitted on."""
+    return config.appearance and config.encoder == "frozen" and regions != ("whole",)
+
+
+def _anatomy_beside(
+    encoder_folder: Path, parent: ArtefactCard
+) -> tuple[AnatomyPrior, ArtefactCard]:
+    folder = encoder_folder.parent / "anatomy"
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no anatomy prior ({folder}) beside the encoder. Take the encoder of "
+            "'neonet3d generate train', let 'neonet3d classify train' make both, or do without the "
+            "appearance factors (--set classifier.appearance=false)."
+        )
+    return load_anatomy(folder, parent)
 
 
 def _encoder(
@@ -155,12 +198,13 @@ def _tokens(features: FrozenFeatures) -> Float[Tensor, "n t"]:
     everyone = torch.arange(len(features))
     return torch.cat(
         [
-            frozen_tokens(*features.batch(encoding, part))
+            frozen_tokens(*features.batch(encoding, part)[:4])
             for encoding in range(features.n_encodings)
             for part in everyone.split(64)
         ]
     )
 
 
-def _has_masks(fold: Fold) -> bool:
+def has_masks(fold: Fold) -> bool:
+    """Whether every training case has a mask, and the classes are more than background."""
     return len(fold.training.schema) > 1 and all(c.mask_path is not None for c in fold.training)

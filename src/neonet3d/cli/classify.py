@@ -44,8 +44,8 @@ def train(
     encoder: Annotated[
         Path | None,
         typer.Option(
-            help="Autoencoder of the same training cases (MODEL/autoencoder of 'generate train'); "
-            "without it one is trained first, into OUT/autoencoder.",
+            help="Autoencoder of the same training cases (MODEL/autoencoder of 'generate train', "
+            "its anatomy prior beside it); without it both are made first, in OUT.",
             show_default=False,
         ),
     ] = None,
@@ -60,13 +60,14 @@ def train(
 ) -> None:
     """Train PattenNet on a cohort with outcomes; AUC on the held-out cases where there are any.
 
-    Writes OUT/autoencoder and OUT/patten. With an official split in the cohort, the test AUC is
-    that of its test cases, which nothing was fitted on.
+    Writes OUT/autoencoder, OUT/anatomy (where there are masks) and OUT/patten. With an official
+    split in the cohort, the test AUC is that of its test cases, which nothing was fitted on.
     """
     from neonet3d.classification.predict import Classifier
-    from neonet3d.classification.train import train_patten
+    from neonet3d.classification.train import has_masks, train_patten
     from neonet3d.classification.tumourless import refuse_without_tumour
-    from neonet3d.generation.train import train_autoencoder
+    from neonet3d.generation.latents import FoldLatents
+    from neonet3d.generation.train import fit_anatomy, train_autoencoder
     from neonet3d.metrics.discrimination import delong
 
     settings = resolve(preset, config, overrides, seed)
@@ -79,6 +80,8 @@ def train(
     if encoder is None:
         encoder = out / "autoencoder"
         train_autoencoder(chosen, settings, encoder)
+        if has_masks(chosen):
+            fit_anatomy(FoldLatents(chosen, encoder), settings, out)
     train_patten(chosen, encoder, settings, out / "patten", allow_no_tumour=allow_no_tumour)
     result: dict[str, object] = {
         "model": str(out / "patten"),

@@ -73,7 +73,7 @@ def train_generator(
         train_autoencoder(fold, config, folder / "autoencoder")
     latents = FoldLatents(fold, folder / "autoencoder")
     with timed("train flow U-Net"):
-        _fit_anatomy(latents, config, folder)
+        fit_anatomy(latents, config, folder)
         _train_unet(latents, config, folder)
     with timed("train ControlNet"):
         _train_controlnet(latents, config, folder)
@@ -150,7 +150,7 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
     remove_training_state(folder)
 
 
-def _fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
+def fit_anatomy(data: FoldLatents, config: Config, folder: Path) -> None:
     """The closed-form anatomy prior on the latents of ``folder/autoencoder``."""
     card = child_card("AnatomyPrior", config.autoencoder, data, config, autoencoder=data.model[1])
     if claim_folder(folder / "anatomy", card):
