@@ -61,13 +61,17 @@ def cast_frozen(network: nn.Module) -> None:
     """Weights of convolutions and linear layers, as autocast would have them, once and for all.
 
     Autocast keeps what it casts only for weights that are trained; frozen ones it would cast again
-    at every call. Results are the same to the bit. For networks that are used and not saved.
+    at every call. Convolutions are laid out channels last, which their outputs follow: on small
+    grids that is faster. Results are those of autocast but for the order in which sums are rounded.
+    For networks that are used and not saved.
     """
     if best_precision() != "bf16-mixed":
         return
     for layer in network.modules():
         if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
             layer.requires_grad_(False).bfloat16()
+        if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
+            layer.to(memory_format=torch.channels_last_3d)
 
 
 def device_summary() -> str:
