@@ -71,7 +71,7 @@ def cast_frozen(network: nn.Module) -> None:
         if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d | nn.Linear):
             layer.requires_grad_(False).bfloat16()
         if isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
-            layer.to(memory_format=torch.channels_last_3d)
+            layer.weight.data = layer.weight.data.to(memory_format=torch.channels_last_3d)
 
 
 def device_summary() -> str:

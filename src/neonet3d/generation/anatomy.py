@@ -169,8 +169,10 @@ class AnatomyPrior(nn.Module):
         memberships = one_hot(label_maps, self.n_classes)
         features = self._features(memberships)
         own = torch.einsum("bk,kfc->bfc", amplitudes, self.factors)  # each patient's coefficients
-        moved = torch.einsum("bxyzf,bfc->bcxyz", features, own)
-        return self._mean(features) + self._deviation(memberships) * (moved + r)
+        both = torch.cat([self.weight.expand_as(own), own], dim=-1)
+        seen = (features.flatten(1, 3) @ both).unflatten(1, features.shape[1:4]).movedim(-1, 1)
+        mean, moved = seen.chunk(2, dim=1)
+        return mean + self.place_mean + self._deviation(memberships) * (moved + r)
 
     def _centred(self, z: LatentBatch, memberships: Memberships, features: Features) -> LatentBatch:
         return (z - self._mean(features)) / self._deviation(memberships)
