@@ -84,7 +84,11 @@ def test_an_encoder_is_trained_where_none_is_given(
     assert "test_auc" not in found
     parent = read_card(tmp_path / "out" / "autoencoder")
     card = read_card(tmp_path / "out" / "patten")
-    assert card.parents == {"autoencoder": parent.weights_sha256}
+    prior = read_card(tmp_path / "out" / "anatomy")
+    assert card.parents == {
+        "autoencoder": parent.weights_sha256,
+        "anatomy": prior.weights_sha256,
+    }
 
 
 def test_the_test_auc_is_that_of_the_official_split(

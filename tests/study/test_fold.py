@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
@@ -171,7 +173,15 @@ def test_training_labels_reach_the_label_guided_parts(
     }
     assert {f"classifiers/{arm}" for arm in ARMS} <= changed
     # Images and masks are as they were, and neither of these sees a label.
-    assert not (SEGMENTERS | {"generator/autoencoder", "generator/anatomy"}) & changed
+    assert not (SEGMENTERS | {"generator/autoencoder"}) & changed
+    # The anatomy prior is fitted without labels; only its bank says whose amplitudes are whose.
+    first, second = (
+        load_file(root / "generator" / "anatomy" / "model.safetensors")
+        for root in (trained.root, paths.root)
+    )
+    assert {name for name in first if not torch.equal(first[name], second[name])} == {
+        "bank.outcomes"
+    }
 
 
 def test_only_training_cases_are_read(
@@ -212,11 +222,11 @@ def test_synthetic_cases_belong_to_the_fold_of_their_generator_and_mask(
     lines = (trained.balanced / "participants.tsv").read_text().splitlines()
     table = list(csv.DictReader(lines, delimiter="\t"))
     synthetic = [row for row in table if row["synthetic"] == "1"]
-    sources = {case.digest()[:16]: case.outcome for case in divided.crops.training}
+    sources = {case.digest()[:16] for case in divided.crops.training}
     generator = LatentGenerator.load(trained.generator).card.weights_sha256
     assert synthetic
     for row in synthetic:
-        assert sources[row["source_mask"]] == int(row["pni"])
+        assert row["source_mask"] in sources
         assert generator.startswith(row["generator"])
         assert row["fold"] == "fold-0"
     real = [row["case"] for row in table if row["synthetic"] == "0"]
