@@ -121,8 +121,8 @@ def phantom(work: Path, config: Config) -> Result:
     scores: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
     for fold in folds:
-        (work / fold.name).mkdir(parents=True, exist_ok=True)
         place = work / fold.name
+        place.mkdir(parents=True, exist_ok=True)
         train_autoencoder(fold, config, place / "autoencoder")
         fit_anatomy(FoldLatents(fold, place / "autoencoder"), config, place)
     for title, (train, words) in models().items():

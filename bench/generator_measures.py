@@ -175,7 +175,7 @@ def _scored(outcomes: np.ndarray, runs: list[np.ndarray]) -> Result:
 
 
 def by_appearance(generator: LatentGenerator, real: Patches, test: Patches) -> Result:
-    """AUC of a logistic regression on the appearance factors' amplitudes, which knew no label."""
+    """Scores of a logistic regression on the amplitudes of factors that were fitted unlabelled."""
     tables = [
         explain_latents(
             generator.anatomy,

@@ -103,6 +103,7 @@ def train_patten(
     anatomy = None
     if reads_appearance(config.classifier, regions):
         anatomy, prior = _anatomy_beside(encoder_folder, parent)
+        prior.refuse_training_cases(fold.held_out)
         card = card.model_copy(update={"parents": card.parents | {"anatomy": prior.weights_sha256}})
     cases = 0 if anatomy is None else len(anatomy.bank.outcomes)
     parts = {"autoencoder": parent.config, "regions": list(regions), "anatomy_cases": cases}

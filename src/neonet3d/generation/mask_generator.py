@@ -175,7 +175,7 @@ class MaskGenerator(nn.Module):
                 "New masks start from those of training, which the model does not hold. Give the "
                 "cohort of training (--training), or start from noise alone (--set masks.start=1)."
             )
-        return load_label_maps(training, self.card.grid)[0]
+        return load_label_maps(self.card.training_cases_of(training), self.card.grid)[0]
 
     @torch.inference_mode()
     def _draw(
