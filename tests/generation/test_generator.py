@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -199,3 +200,19 @@ def test_nothing_is_left_to_train(trained: Any) -> None:
     frozen = (trained.generator.autoencoder, trained.generator.unet)
     assert not any(p.requires_grad for part in frozen for p in part.parameters())
     assert not any(module.training for module in trained.generator.modules())
+
+
+def test_the_outcome_decides_how_a_new_case_looks(trained: Any, label_maps: torch.Tensor) -> None:
+    """Six patients have no factor, so the prior is given one, of which only class 1 has any."""
+    generator = copy.deepcopy(trained.generator)
+    anatomy, maps = generator.anatomy, label_maps
+    f, c = anatomy.weight.shape
+    anatomy.factors = torch.randn(1, f, c, generator=torch.Generator().manual_seed(0))
+    anatomy.bank.outcomes.copy_(torch.tensor([0, 0, 0, 1, 1, 1]))
+    labels = torch.zeros(len(maps), dtype=torch.long)
+    differences = []
+    for gap in (0.0, 3.0):
+        anatomy.bank.amplitudes = gap * anatomy.bank.outcomes[:, None].float()
+        one, other = (generator.sample(maps, labels + y, steps=1, seed=0) for y in (0, 1))
+        differences.append(float((one - other).abs().mean()))
+    assert differences[1] > 2 * differences[0]
