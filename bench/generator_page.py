@@ -58,8 +58,10 @@ def summary(of: Found) -> Iterator[str]:
         for batch, ratios in of[f"{key}_speedups"].items():
             texts = [f"{ratio:.1f} ({name})" for name, ratio in ratios.items()]
             yield f"| a volume, {mode}, {steps} steps, {batch} | {', '.join(texts)} times as fast |"
-    yield f"| share of the peak, flow U-Net's training step | {of['peak_fraction']:.2f} |"
-    yield f"| share of the peak, autoencoder's | {of['autoencoder_peak_fraction']:.2f} |"
+    for name, stages in of["peak_fractions"].items():
+        texts = [f"{share:.2f} ({stage})" for stage, share in stages.items()]
+        peak = f"convolution peak, {name} ({of['peak_gflops'][name]:,.0f} GFLOP/s)"
+        yield f"| share of the {peak} in a training step | {', '.join(texts)} |"
 
 
 def images(of: Found) -> Iterator[str]:

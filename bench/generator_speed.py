@@ -72,7 +72,7 @@ class Probe:
         here, generator = fabric(), torch.Generator().manual_seed(0)
         before = resident()
         weights = [p for p in objective.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.0)
+        optimiser = torch.optim.AdamW(weights, lr=0.0, weight_decay=0.0, fused=True)
         wrapped, optimiser = here.setup(objective, optimiser)
         objective.train()
 

@@ -88,6 +88,7 @@ def train_loop(
         lr=config.learning_rate,
         betas=(0.9, 0.99),
         weight_decay=config.weight_decay,
+        fused=True,  # one kernel a parameter; the default took a sixth of a step on a CPU
     )
     wrapped, optimizer = here.setup(objective, optimizer)
     average = {name: p.detach().clone() for name, p in trainable}

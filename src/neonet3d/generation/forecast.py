@@ -101,7 +101,7 @@ def forecast_stage(
     before = torch.cuda.memory_allocated() if on_cuda else 0
     objective = seeded(0, build_objective)
     trainable = [p for p in objective.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, lr=loop.learning_rate)
+    optimizer = torch.optim.AdamW(trainable, lr=loop.learning_rate, fused=True)
     wrapped, optimizer = here.setup(objective, optimizer)
     average = [p.detach().clone() for p in trainable]
     batch = [here.to_device(part) for part in example_batch()]
