@@ -72,11 +72,11 @@ def patten(fold: Fold, encoder: Path, out: Path, config: Config) -> None:
 
 
 def baseline(fold: Fold, encoder: Path, out: Path, config: Config) -> None:
-    train_baseline(fold, read_card(encoder), config, out)
+    train_baseline(fold, read_card(encoder).reading, config, out)
 
 
 def radiomics(fold: Fold, encoder: Path, out: Path, config: Config) -> None:
-    train_radiomics(fold, read_card(encoder), config, out)
+    train_radiomics(fold, read_card(encoder).reading, config, out)
 
 
 def models() -> dict[str, tuple[Train, tuple[str, ...]]]:

@@ -65,8 +65,7 @@ def measure(
     command(work / "generator.json", "generate", "train", fold.training.root, folder, *words)
     generator, classifier = LatentGenerator.load(folder), Classifier.load(patten)
     card = generator.card
-    assert card.normaliser is not None
-    patches = load_patches(fold.held_out, card.grid, card.normaliser)
+    patches = load_patches(fold.held_out, *card.reading)
     looked = explain(classifier, patches)
     drawn = draw_counterfactuals(generator, patches, steps=config.sampler.steps)
     maps = {

@@ -124,7 +124,7 @@ def our_curve(work: Path, cohort: Path, splits: Path) -> Result:
             train_ours(fold, CONFIG.model_copy(update={"autoencoder": section}), folder)
             seconds = time.perf_counter() - started
             model, card = load_autoencoder(folder)
-            real = load_patches(fold.held_out, card.grid, card.normaliser)
+            real = load_patches(fold.held_out, *card.reading)
             error = (reconstructions(model, real.images).cpu() - real.images).square().mean()
             return {"seconds": seconds, "psnr": float(10 * torch.log10(4 / error))}
 
@@ -181,9 +181,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
     command(work / "segmenter.json", *segmenter_words)
     generator, segmenter = LatentGenerator.load(work / "model"), Segmenter.load(work / "segmenter")
     fold, card = training_fold(cohort, "0", CONFIG.seed, splits), generator.card
-    train_set, real = (
-        load_patches(part, card.grid, card.normaliser) for part in (fold.training, fold.held_out)
-    )
+    train_set, real = (load_patches(part, *card.reading) for part in (fold.training, fold.held_out))
     ours: list[list[float]] = our_curve(work, cohort, splits)["curve"]  # type: ignore[assignment]
 
     model = partial(LatentDiffusion.build, n_classes=len(card.classes), labelled=bool(card.outcome))
@@ -298,7 +296,7 @@ def learned(
     work: Path, generator: LatentGenerator, train: Patches, keep: Callable[..., Result]
 ) -> dict[str, Result]:
     folder = write_phantoms(CONFIG, work / "test", TEST_SEED, CASES * 4 if CASES else N_TEST)
-    test = load_patches(Cohort.open(folder), generator.card.grid, generator.card.normaliser)
+    test = load_patches(Cohort.open(folder), *generator.card.reading)
     n = CASES * 2 if CASES else N_SYNTHETIC
 
     def synthetic(name: str, rows: Tensor, labels: Tensor) -> Patches:

@@ -65,6 +65,8 @@ class RoiConfig(Section):
 
 NetworkName = Literal["unet", "vnet", "attention_unet", "segresnet", "dynunet"]
 EncoderKind = Literal["frozen", "random", "trainable"]
+FeatureKind = Literal["residual", "maps"]
+ReadingName = Literal["deep", "appearance"]
 AttentionName = Literal["cbam", "danet", "channel", "spatial", "none"]
 BaselineName = Literal[
     "resnet18", "resnet50", "densenet121", "efficientnet_b0", "seresnet50", "vit"
@@ -181,16 +183,31 @@ class BalanceConfig(Section):
 class ClassifierConfig(Section):
     """PattenNet (``classification/patten.py``)."""
 
+    features: FeatureKind
+    readings: tuple[ReadingName, ...] = Field(min_length=1)
     channels: PositiveInt
     attention: AttentionName
     encoder: EncoderKind
     masks_as_channels: bool
-    appearance: bool
-    members: PositiveInt
+    members: int = Field(ge=2)
     shell_mm: PositiveFloat
     dropout: float = Fraction
     encodings: PositiveInt
     loop: LoopConfig
+
+    @model_validator(mode="after")
+    def _anatomy_is_of_the_frozen_encoder(self) -> Self:
+        if self.encoder != "frozen" and self.needs_anatomy:
+            raise ValueError(
+                f"the anatomy prior belongs to the frozen encoder; with a {self.encoder} one say "
+                "features=maps and readings=[deep]"
+            )
+        return self
+
+    @property
+    def needs_anatomy(self) -> bool:
+        """Whether it reads what the anatomy prior leaves, which takes masks."""
+        return self.features == "residual" or "appearance" in self.readings
 
 
 class BaselineConfig(Section):
@@ -210,6 +227,12 @@ class RadiomicsConfig(Section):
 
     bins: PositiveInt
     shell_mm: PositiveFloat
+
+
+class ClinicalConfig(Section):
+    """Clinical variables of ``classification/clinical.py``."""
+
+    columns: tuple[str, ...]
 
 
 class StudyConfig(Section):
@@ -246,6 +269,7 @@ class Config(Section):
     classifier: ClassifierConfig
     baseline: BaselineConfig
     radiomics: RadiomicsConfig
+    clinical: ClinicalConfig
     study: StudyConfig
     augmentation_study: AugmentationStudyConfig
 

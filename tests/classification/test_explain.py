@@ -33,8 +33,7 @@ def classifier(
 
 @pytest.fixture(scope="module")
 def patches(classifier: Classifier, fold: Fold) -> Patches:
-    assert classifier.card.normaliser is not None
-    return load_patches(fold.held_out, classifier.card.grid, classifier.card.normaliser)
+    return load_patches(fold.held_out, *classifier.card.reading)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_explaining_changes_no_weight(classifier: Classifier, patches: Patches) 
 def test_other_classifiers_are_refused(
     fold: Fold, encoder_folder: Path, tiny: Config, patches: Patches, tmp_path: Path
 ) -> None:
-    train_baseline(fold, read_card(encoder_folder), tiny, tmp_path / "baseline")
+    train_baseline(fold, read_card(encoder_folder).reading, tiny, tmp_path / "baseline")
     with pytest.raises(InputError, match="this is a VolumeClassifier"):
         explain(Classifier.load(tmp_path / "baseline"), patches)
 

@@ -4,8 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
+from neonet3d.classification.features import (
+    FrozenFeatures,
+    encode_patches,
+    encodings_of,
+    traits_of,
+)
 from neonet3d.classification.regions import batch_region_maps, region_names, shrink
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.geometry import Grid
@@ -33,7 +39,9 @@ def encoder(tiny: Config) -> Encoder:
 def encode(
     encoder: Encoder, patches: Patches, fold: Fold, orientations: list[Orientation]
 ) -> FrozenFeatures:
-    return encode_patches(encoder, None, patches, fold.training.schema, orientations, shell_mm=8)
+    return encode_patches(
+        encoder, None, "maps", patches, fold.training.schema, orientations, shell_mm=8
+    )
 
 
 def turned(patches: Patches, orientation: Orientation) -> Patches:
@@ -73,13 +81,13 @@ def test_maps_and_regions_lie_on_the_same_grids(
     c, latent = tiny.autoencoder.channels, tiny.autoencoder.latent_channels
     n_regions = len(region_names(fold.training.schema))
     assert (len(features), features.n_encodings) == (8, 2)
-    assert features.fine.shape == (2, 8, 8 + c, 12, 8, 4)
-    assert features.coarse.shape == (2, 8, 2 * c + latent, 6, 4, 2)
-    assert features.fine_regions.shape == (2, 8, n_regions, 12, 8, 4)
-    assert features.coarse_regions.shape == (2, 8, n_regions, 6, 4, 2)
-    assert features.fine.dtype == features.coarse.dtype == torch.bfloat16
+    assert features.levels[0].shape == (2, 8, 8 + c, 12, 8, 4)
+    assert features.levels[1].shape == (2, 8, 2 * c + latent, 6, 4, 2)
+    assert features.regions[0].shape == (2, 8, n_regions, 12, 8, 4)
+    assert features.regions[1].shape == (2, 8, n_regions, 6, 4, 2)
+    assert features.levels[0].dtype == features.levels[1].dtype == torch.bfloat16
     torch.testing.assert_close(
-        features.fine[0, :, :8].float(),
+        features.levels[0][0, :, :8].float(),
         haar(patches.images[:, None]),
         rtol=1e-2,  # bfloat16
         atol=1e-2,
@@ -90,14 +98,14 @@ def test_augmentation_comes_before_encoding(encoder: Encoder, patches: Patches, 
     """The maps of a flipped image are kept; they are not the flipped maps of the image."""
     features = encode(encoder, patches, fold, [IDENTITY, FLIP_X])
     of_flipped = encode(encoder, turned(patches, FLIP_X), fold, [IDENTITY])
-    assert torch.equal(features.fine[1], of_flipped.fine[0])
-    assert torch.equal(features.coarse[1], of_flipped.coarse[0])
-    for maps in (features.fine, features.coarse):
+    assert torch.equal(features.levels[0][1], of_flipped.levels[0][0])
+    assert torch.equal(features.levels[1][1], of_flipped.levels[1][0])
+    for maps in features.levels:
         flipped = FLIP_X.apply(maps[0])
         assert float((maps[1] - flipped).float().abs().mean()) > 0.01
     # Anatomy has no sides: its regions turn with the image.
-    torch.testing.assert_close(features.fine_regions[1], FLIP_X.apply(features.fine_regions[0]))
-    torch.testing.assert_close(features.coarse_regions[1], of_flipped.coarse_regions[0])
+    torch.testing.assert_close(features.regions[0][1], FLIP_X.apply(features.regions[0][0]))
+    torch.testing.assert_close(features.regions[1][1], of_flipped.regions[1][0])
     regions = batch_region_maps(
         patches.label_maps,
         fold.training.schema,
@@ -105,7 +113,7 @@ def test_augmentation_comes_before_encoding(encoder: Encoder, patches: Patches, 
         spacing_mm=patches.spacing_mm,
         shell_mm=8,
     )
-    torch.testing.assert_close(features.coarse_regions[0], shrink(regions, 4))
+    torch.testing.assert_close(features.regions[1][0], shrink(regions, 4))
 
 
 def test_a_batch_is_float32_in_the_order_of_the_network(
@@ -118,21 +126,47 @@ def test_a_batch_is_float32_in_the_order_of_the_network(
     assert batch[4].shape == (3, 0)  # no anatomy prior was given
     for part, source in zip(
         batch[:4],
-        (features.fine, features.coarse, features.fine_regions, features.coarse_regions),
+        (*features.levels, *features.regions),
         strict=True,
     ):
         torch.testing.assert_close(part, source[1, [5, 2, 5]].float())
 
 
-def test_amplitudes_are_those_of_the_patch_as_it_lies(
-    encoder: Encoder, patches: Patches, fold: Fold
-) -> None:
-    prior = AnatomyPrior(fold.training.schema, len(encoder.latent_mean), (6, 4, 2), n_cases=16)
+@pytest.fixture(scope="module")
+def prior(encoder: Encoder, fold: Fold) -> AnatomyPrior:
+    """Of 16 cases, so that it has two factors; unfitted, but for factors of noise."""
+    made = AnatomyPrior(fold.training.schema, len(encoder.latent_mean), (6, 4, 2), n_cases=16)
     rng = torch.Generator().manual_seed(0)
-    prior.factors.copy_(torch.randn(prior.factors.shape, generator=rng))
+    made.factors.copy_(torch.randn(made.factors.shape, generator=rng))
+    made.place_mean.copy_(torch.randn(made.place_mean.shape, generator=rng))
+    return made
+
+
+def test_residuals_are_the_latents_without_what_the_anatomy_says(
+    encoder: Encoder, patches: Patches, fold: Fold, prior: AnatomyPrior
+) -> None:
+    turns = [IDENTITY, FLIP_X]
+    features = encode_patches(
+        encoder, prior, "residual", patches, fold.training.schema, turns, shell_mm=8
+    )
+    with torch.no_grad():
+        latents = encoder(patches.images[:, None])
+    expected = latents - prior.place_mean  # its other parts are not fitted
+    assert len(features.levels) == len(features.regions) == 1
+    torch.testing.assert_close(features.levels[0][0].float(), expected, rtol=0.05, atol=0.05)
+    # It is one field, and turns as one, as do the regions.
+    assert torch.equal(features.levels[0][1], FLIP_X.apply(features.levels[0][0]))
+    torch.testing.assert_close(features.regions[0][1], FLIP_X.apply(features.regions[0][0]))
+    assert features.regions[0].shape[-3:] == features.levels[0].shape[-3:] == (6, 4, 2)
+    assert [len(part) for part in features.batch(1, torch.tensor([3, 1]))] == [2, 2, 2]
+
+
+def test_amplitudes_are_those_of_the_patch_as_it_lies(
+    encoder: Encoder, patches: Patches, fold: Fold, prior: AnatomyPrior
+) -> None:
     schema = fold.training.schema
     found = [
-        encode_patches(encoder, prior, patches, schema, turns, shell_mm=8).amplitudes
+        encode_patches(encoder, prior, "residual", patches, schema, turns, shell_mm=8).amplitudes
         for turns in ([IDENTITY], [IDENTITY, FLIP_X])
     ]
     assert found[0].shape == (8, 2)
@@ -143,12 +177,25 @@ def test_amplitudes_are_those_of_the_patch_as_it_lies(
     torch.testing.assert_close(found[0], expected, rtol=0.05, atol=0.05)  # bfloat16
 
 
+def test_traits_tell_noise_and_contrast(encoder: Encoder, patches: Patches) -> None:
+    def traits(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return traits_of(images, encoder(images[:, None]))
+
+    plain, n = traits(patches.images), len(encoder.latent_mean)
+    assert plain.shape == (8, 2 * n + 8)
+    noise = torch.randn(patches.images.shape, generator=torch.Generator().manual_seed(0))
+    assert bool((traits(patches.images + 0.3 * noise)[:, -7:] > plain[:, -7:]).all())
+    assert bool((traits(patches.images / 2)[:, -8:] < plain[:, -8:]).all())
+    torch.testing.assert_close(traits(patches.images[2:3]), plain[2:3], rtol=1e-4, atol=1e-4)
+
+
 def test_without_masks_one_region_serves_every_case(
     encoder: Encoder, patches: Patches, fold: Fold
 ) -> None:
     bare = replace(patches, label_maps=None)
     features = encode(encoder, bare, fold, [IDENTITY])
-    assert features.fine_regions.shape == (1, 1, 1, 12, 8, 4)
+    assert features.regions[0].shape == (1, 1, 1, 12, 8, 4)
     batch = features.batch(0, torch.tensor([7, 0]))
     assert [len(part) for part in batch] == [2] * 5
     assert bool((batch[2] == 1).all())
@@ -159,7 +206,7 @@ def test_encoding_is_repeatable_and_leaves_the_encoder_alone(
 ) -> None:
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     first, second = (encode(encoder, patches, fold, [IDENTITY]) for _ in range(2))
-    assert torch.equal(first.coarse, second.coarse)
-    assert not first.coarse.requires_grad
+    assert torch.equal(first.levels[1], second.levels[1])
+    assert not first.levels[1].requires_grad
     for name, value in encoder.state_dict().items():
         assert torch.equal(value, before[name])

@@ -6,12 +6,8 @@ import torch
 from torch import Tensor
 
 from neonet3d.classification.objective import LogitObjective
-from neonet3d.classification.patten import (
-    PattenEnsemble,
-    PattenNet,
-    frozen_tokens,
-    region_statistics,
-)
+from neonet3d.classification.patten import PattenEnsemble, PattenNet, region_statistics
+from neonet3d.classification.train import Apart
 from neonet3d.config import Config
 
 FINE, COARSE, REGIONS, FACTORS = 6, 5, 3, 2
@@ -38,7 +34,7 @@ def inputs(n: int = 2, size: tuple[int, int, int] = (8, 6, 4), seed: int = 0) ->
 
 def network(tiny: Config) -> PattenNet:
     torch.manual_seed(0)
-    return PattenNet(FINE, COARSE, REGIONS, FACTORS, tiny.classifier).eval()
+    return PattenNet((FINE, COARSE), REGIONS, FACTORS, tiny.classifier).eval()
 
 
 def test_region_statistics_are_weighted_mean_and_deviation() -> None:
@@ -92,48 +88,49 @@ def test_a_case_does_not_depend_on_its_batch(tiny: Config) -> None:
         torch.testing.assert_close(model(*batch), torch.cat(alone))
 
 
-def test_the_frozen_reading_starts_at_nothing(tiny: Config) -> None:
-    """Before training no token moves the logit; the deep reading alone speaks."""
-    model, batch = network(tiny), inputs()
-    tokens = frozen_tokens(*batch[:4])
-    assert tokens.shape == (2, 2 * REGIONS * (FINE + COARSE))
-    with torch.no_grad():
-        reading = model.frozen_reading(tokens)
-        torch.testing.assert_close(reading, model.frozen_reading(torch.zeros_like(tokens)))
-        before = model(*batch)
-        model.token_mean.fill_(7.0)
-        assert torch.equal(model(*batch), before)
-        model.frozen_reading[1].weight.fill_(1.0)
-        assert not torch.equal(model(*batch), before)
-
-
 def test_amplitudes_are_read_linearly_and_clamped(tiny: Config) -> None:
     model, batch = network(tiny), inputs()
     before = model(*batch).detach()
-    assert model.appearance_reading is not None
-    model.appearance_reading.weight.data.copy_(torch.tensor([[1.0, -2.0]]))
+    model.appearance_weight.copy_(torch.tensor([1.0, -2.0]))
+    model.appearance_bias.fill_(0.5)
     batch[-1] = torch.tensor([[0.5, 0.25], [100.0, 0.0]])
     moved = (model(*batch) - before).detach()
-    torch.testing.assert_close(moved, torch.tensor([0.0, 4.0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(moved, torch.tensor([0.5, 4.5]), rtol=0, atol=1e-5)
 
+
+@pytest.mark.parametrize("columns", [0, 2])
+def test_without_factors_amplitudes_say_nothing(tiny: Config, columns: int) -> None:
     torch.manual_seed(0)
-    without = PattenNet(FINE, COARSE, REGIONS, 0, tiny.classifier).eval()
-    assert without.appearance_reading is None
-    assert without(*batch[:4], torch.zeros(2, 0)).shape == (2,)
+    model = PattenNet((FINE, COARSE), REGIONS, 0, tiny.classifier).eval()
+    batch = inputs()
+    with torch.no_grad():
+        expected = network(tiny)(*batch)  # whose weights of the amplitudes are 0
+        batch[-1] = 9 * torch.ones(2, columns)
+        torch.testing.assert_close(model(*batch), expected)
 
 
-def test_tokens_are_standardised_and_clamped(tiny: Config) -> None:
+def test_without_levels_the_amplitudes_alone_speak(tiny: Config) -> None:
+    model = PattenNet((), REGIONS, FACTORS, tiny.classifier)
+    model.appearance_weight.copy_(torch.tensor([1.0, -2.0]))
+    batch = inputs(3)
+    expected = batch[-1] @ torch.tensor([1.0, -2.0])
+    torch.testing.assert_close(model(*batch), expected)
+    assert not list(model.parameters())
+
+
+def test_one_level_alone_and_finer_ones_come_down(tiny: Config) -> None:
+    """With one level nothing comes down; with two, the finer moves what the coarser says."""
+    torch.manual_seed(0)
+    single = PattenNet((COARSE,), REGIONS, FACTORS, tiny.classifier).eval()
+    _, coarse, _, where, amplitudes = inputs()
+    assert single(coarse, where, amplitudes).shape == (2,)
     model, batch = network(tiny), inputs()
-    tokens = frozen_tokens(*batch[:4])
-    model.token_mean.copy_(tokens.mean(0))
-    model.token_std.copy_(tokens.std(0))
-    model.token_std[0] = 1e-6  # this token would be far outside
-    seen: list[Tensor] = []
-    model.frozen_reading.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
-    model(*batch)
-    expected = (tokens - tokens.mean(0)) / tokens.std(0)
-    torch.testing.assert_close(seen[0][:, 1:], expected[:, 1:])
-    assert seen[0][:, 0].abs().tolist() == [5, 5]
+    with torch.no_grad():
+        (levels, regions, _), (other, _, _) = (
+            model.unpacked(tuple(b)) for b in (batch, [batch[0] + 1, *batch[1:]])
+        )
+        before, after = (model.refine(of, regions)[1] for of in (levels, other))
+    assert not torch.equal(before, after)
 
 
 def test_every_parameter_learns(tiny: Config) -> None:
@@ -142,54 +139,41 @@ def test_every_parameter_learns(tiny: Config) -> None:
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     # A shift of the logits in front of a softmax changes nothing.
     assert set(still) <= {"gaze.0.bias", "gaze.1.bias"}
+    assert "appearance_weight" not in dict(model.named_parameters())
 
 
 def test_masks_as_channels_reach_the_deep_reading(tiny: Config) -> None:
     settings = tiny.classifier.model_copy(update={"masks_as_channels": True})
     torch.manual_seed(0)
-    model, batch = PattenNet(FINE, COARSE, REGIONS, FACTORS, settings).eval(), inputs()
+    model, batch = PattenNet((FINE, COARSE), REGIONS, FACTORS, settings).eval(), inputs()
     assert bool(torch.isfinite(model(*batch)).all())
     seen: list[Tensor] = []
-    model.levels[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.enter[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model(*batch)
     torch.testing.assert_close(seen[0], torch.cat([batch[0], batch[2]], dim=1))
 
 
 def ensemble(tiny: Config, members: int = 3) -> PattenEnsemble:
     torch.manual_seed(0)
-    settings = tiny.classifier.model_copy(update={"members": members})
-    return PattenEnsemble(FINE, COARSE, REGIONS, FACTORS, settings).eval()
+    return PattenEnsemble(members, (FINE, COARSE), REGIONS, FACTORS, tiny.classifier).eval()
 
 
-def test_members_differ_and_learn_apart(tiny: Config) -> None:
-    """Each member's gradient is what it would be without the others."""
-    together, batch = ensemble(tiny), inputs(4)
-    logits = together(*batch)
-    assert logits.shape == (3, 4)
-    assert len({round(float(x), 6) for x in logits[:, 0].detach()}) == 3
-    objective = LogitObjective(together)
-    outcome = torch.tensor([0, 1, 0, 1])
-    objective(*batch, outcome).backward()
-    for index, member in enumerate(together.members):
+def test_members_differ_and_learn_apart_from_cases_of_their_own(tiny: Config) -> None:
+    """Each member's gradient is what it would be without the others, from its own rows."""
+    together, batch = ensemble(tiny), inputs(12)
+    with torch.no_grad():
+        everyone = together(*batch)
+    assert everyone.shape == (3, 12)
+    assert len({round(float(x), 6) for x in everyone[:, 0]}) == 3
+    outcome = torch.tensor([[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1]])
+    apart = Apart(together, None)
+    expected = torch.stack([everyone[k, 4 * k : 4 * k + 4] for k in range(3)])
+    torch.testing.assert_close(apart(*batch), expected)  # the amplitudes have no weight yet
+    LogitObjective(apart)(*batch, outcome).backward()
+    for k, member in enumerate(together.members):
         shared = [p.grad.clone() for p in member.parameters()]
         member.zero_grad()
-        LogitObjective(member)(*batch, outcome).backward()
+        own = [part[4 * k : 4 * k + 4] for part in batch]
+        LogitObjective(member)(*own, outcome[k]).backward()
         for (name, p), of_mean in zip(member.named_parameters(), shared, strict=True):
-            torch.testing.assert_close(of_mean * 3, p.grad, msg=f"{index} {name}")
-
-
-def test_tokens_of_training_standardise_every_member(tiny: Config) -> None:
-    model, tokens = ensemble(tiny, 2), frozen_tokens(*inputs(5)[:4])
-    model.standardise_tokens(tokens)
-    for member in model.members:
-        torch.testing.assert_close(member.token_mean, tokens.mean(0))
-        torch.testing.assert_close(member.token_std, tokens.std(0).clamp_min(1e-4))
-
-
-def test_probability_adds_the_log_odds_of_the_prior(tiny: Config) -> None:
-    model = ensemble(tiny)
-    logit = torch.tensor([-2.0, 0.0, 3.0])
-    torch.testing.assert_close(model.probability(logit), torch.sigmoid(logit))
-    model.prior_logit.fill_(np.log(0.2 / 0.8))
-    torch.testing.assert_close(torch.logit(model.probability(logit)), logit + np.log(0.25))
-    assert float(model.probability(torch.zeros(1))) == pytest.approx(0.2)
+            torch.testing.assert_close(of_mean * 3, p.grad, msg=f"{k} {name}")

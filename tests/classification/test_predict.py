@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from neonet3d.classification.baseline import VolumeClassifier
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import PattenClassifier, has_masks, train_patten
+from neonet3d.classification.train import has_masks, train_patten
 from neonet3d.classification.train_baseline import train_baseline
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
@@ -30,7 +31,7 @@ def models(
     """Folder of a PattenNet and a ResNet of the same fold."""
     root = tmp_path_factory.mktemp("models")
     train_patten(fold, encoder_folder, tiny, root / "patten")
-    train_baseline(fold, read_card(encoder_folder), tiny, root / "resnet")
+    train_baseline(fold, read_card(encoder_folder).reading, tiny, root / "resnet")
     return root
 
 
@@ -71,10 +72,10 @@ def test_the_baseline_is_averaged_over_all_flips(models: Path, fold: Fold, tmp_p
 
 
 def test_training_prevalence_is_in_the_probability(models: Path, fold: Fold) -> None:
-    classifier = Classifier.load(models / "patten")
+    classifier = Classifier.load(models / "resnet")
     balanced = classifier.predict(fold.held_out)
-    assert isinstance(classifier.model, PattenClassifier)
-    classifier.model.network.prior_logit.add_(np.log(0.25))
+    assert isinstance(classifier.model, VolumeClassifier)
+    classifier.model.prior_logit.add_(np.log(0.25))
     shifted = classifier.predict(fold.held_out)
     odds = shifted / (1 - shifted) / (balanced / (1 - balanced))
     np.testing.assert_allclose(odds, 0.25, rtol=1e-4)
@@ -142,10 +143,43 @@ def test_a_classifier_of_masked_cases_needs_masks(
 def test_a_classifier_without_masks_looks_at_none(
     write_patches: Callable[..., Cohort], tiny: Config, tmp_path: Path
 ) -> None:
-    classifier = fit(write_patches(4, seed=8, schema=WITHOUT_LIVER, masks=False), tiny, tmp_path)
+    bare_cohort = write_patches(4, seed=8, schema=WITHOUT_LIVER, masks=False)
+    with pytest.raises(InputError, match="has cases without masks"):
+        fit(bare_cohort, tiny, tmp_path / "anatomy")
+    maps = tiny.classifier.model_copy(update={"features": "maps", "readings": ("deep",)})
+    classifier = fit(bare_cohort, tiny.model_copy(update={"classifier": maps}), tmp_path / "maps")
     assert classifier.card.parts["regions"] == ["whole"]
     new = write_patches(2, seed=9, schema=WITHOUT_LIVER)
     np.testing.assert_array_equal(classifier.predict(new), classifier.predict(bare(new)))
+
+
+def test_a_patten_says_how_sure_it_is(models: Path, fold: Fold) -> None:
+    classifier = Classifier.load(models / "patten")
+    found = classifier.assess(fold.held_out)
+    np.testing.assert_array_equal(found.probability, classifier.predict(fold.held_out))
+    assert bool(((found.low <= found.probability) & (found.probability <= found.high)).all())
+    assert found.may_be.shape == (4, 2)
+    # Four training cases of a class are too few to leave it out of any set of 90 % coverage.
+    assert bool(found.may_be.all())
+    assert bool((found.familiarity > 0).all())
+    with pytest.raises(InputError, match="Only a PattenNet says how sure it is"):
+        Classifier.load(models / "resnet").assess(fold.held_out)
+
+
+def test_a_scan_of_something_else_is_unfamiliar(
+    models: Path, fold: Fold, write_patches: Callable[..., Cohort]
+) -> None:
+    """The same anatomy under heavy noise."""
+    classifier = Classifier.load(models / "patten")
+    cohort = write_patches(4, seed=12)
+    rng = np.random.default_rng(0)
+    for case in cohort:
+        image = case.read_image()
+        noisy = image.data * (1 + 0.5 * rng.standard_normal(image.shape))
+        image.with_data(noisy.clip(1).astype(np.float32)).write(case.image_path)
+    found = classifier.assess(cohort)
+    assert bool(found.unfamiliar.all())
+    assert bool((found.familiarity <= 1 / 9).all())
 
 
 def test_loading_leaves_the_model_frozen(models: Path) -> None:

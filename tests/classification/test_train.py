@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,15 +11,20 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from neonet3d.classification import train as training
+from neonet3d.classification.features import encode_patches, encodings_of
 from neonet3d.classification.objective import LABEL_SMOOTHING, LogitObjective
+from neonet3d.classification.patten_model import PattenClassifier
 from neonet3d.classification.predict import Classifier
 from neonet3d.classification.train import train_patten
 from neonet3d.classification.train_baseline import train_baseline
-from neonet3d.classification.training_set import draw_balanced
+from neonet3d.classification.training_set import draw_balanced, inner_folds
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
-from neonet3d.config import Config
+from neonet3d.cohort.patches import load_patches
+from neonet3d.config import Config, load_config
 from neonet3d.engine.artefact import read_card
+from neonet3d.engine.loop import DrawBatch
 from neonet3d.errors import InputError
 from neonet3d.generation.autoencoder import Encoder
 from neonet3d.metrics.discrimination import auc
@@ -115,7 +121,8 @@ def test_an_encoder_that_learned_nothing_or_goes_on_learning(
     encoder: str, fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
 ) -> None:
     """Other weights than the frozen one's; what is saved is what predicts."""
-    settings = tiny.classifier.model_copy(update={"encoder": encoder, "members": 2})
+    told = {"encoder": encoder, "members": 2, "features": "maps", "readings": ("deep",)}
+    settings = tiny.classifier.model_copy(update=told)
     config = tiny.model_copy(update={"classifier": settings})
     train_patten(fold, encoder_folder, config, tmp_path / "patten")
     before, after = weights(encoder_folder), weights(tmp_path / "patten")
@@ -136,7 +143,7 @@ def test_appearance_factors_need_their_prior(
     with pytest.raises(InputError, match=r"no anatomy prior .* beside the encoder"):
         train_patten(fold, alone, tiny, tmp_path / "patten")
     assert not (tmp_path / "patten").exists()
-    without = tiny.classifier.model_copy(update={"appearance": False})
+    without = tiny.classifier.model_copy(update={"features": "maps", "readings": ("deep",)})
     train_patten(fold, alone, tiny.model_copy(update={"classifier": without}), tmp_path / "patten")
     assert read_card(tmp_path / "patten").parts["anatomy_cases"] == 0
 
@@ -166,7 +173,7 @@ def test_a_trained_folder_is_left_and_training_repeats_to_the_byte(
     reference = read_card(encoder_folder)
     for name, train in (
         ("patten", lambda out: train_patten(fold, encoder_folder, tiny, out)),
-        ("resnet", lambda out: train_baseline(fold, reference, tiny, out)),
+        ("resnet", lambda out: train_baseline(fold, reference.reading, tiny, out)),
     ):
         first, second = tmp_path / name, tmp_path / f"{name}_again"
         train(first)
@@ -186,7 +193,7 @@ def test_the_prior_is_that_of_the_real_cases(
     balanced = write_patches(6, seed=2, outcomes=outcomes, synthetic=synthetic)
     fold = Fold("fold-0", balanced, balanced.subset([]))
     train_patten(fold, encoder_folder, tiny, tmp_path / "patten")
-    train_baseline(fold, read_card(encoder_folder), tiny, tmp_path / "resnet")
+    train_baseline(fold, read_card(encoder_folder).reading, tiny, tmp_path / "resnet")
     expected = pytest.approx(np.log(1 / 3))
     assert float(weights(tmp_path / "patten")["network.prior_logit"]) == expected
     assert float(weights(tmp_path / "resnet")["prior_logit"]) == expected
@@ -205,7 +212,7 @@ def test_one_class_only_is_refused(
     with pytest.raises(InputError, match="all of one class"):
         train_patten(fold, encoder_folder, tiny, tmp_path / "patten")
     with pytest.raises(InputError, match="all of one class"):
-        train_baseline(fold, read_card(encoder_folder), tiny, tmp_path / "resnet")
+        train_baseline(fold, read_card(encoder_folder).reading, tiny, tmp_path / "resnet")
     assert not any(tmp_path.iterdir())
 
 
@@ -238,7 +245,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_tokens_are_standardised_over_training_cases(
+def test_nothing_of_a_held_out_case_is_in_the_weights(
     fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
 ) -> None:
     """Other held-out cases, same bytes."""
@@ -250,7 +257,61 @@ def test_tokens_are_standardised_over_training_cases(
         for name in ("patten", "alone")
     }
     assert len(digests) == 1
-    assert float(weights(tmp_path / "patten")["network.members.0.token_std"].min()) > 0
+
+
+def test_the_anatomy_belongs_to_the_frozen_encoder() -> None:
+    with pytest.raises(InputError, match="belongs to the frozen encoder"):
+        load_config("demo", overrides=["classifier.encoder=random"])
+
+
+def test_a_member_never_saw_what_it_left_out(
+    fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
+) -> None:
+    """The cases of a member's rows of a batch are none of the part that it left out."""
+    outcomes = torch.from_numpy(fold.training.outcomes)
+    patients = [case.participant for case in fold.training]
+    parts = inner_folds(outcomes, patients, tiny.classifier.members, seed=tiny.seed)
+    batches: list[list[Tensor]] = []
+
+    def remember(objective: nn.Module, draw: DrawBatch, *_: object, **__: object) -> float:
+        batches.append(list(draw(torch.Generator().manual_seed(0))))
+        return 0.0
+
+    with mock.patch.object(training, "train_loop", remember):
+        train_patten(fold, encoder_folder, tiny, tmp_path / "patten")
+    residuals, *_ = batches[0]
+    model = Classifier.load(tmp_path / "patten").model
+    assert isinstance(model, PattenClassifier)
+    card = read_card(encoder_folder)
+    patches = load_patches(fold.training, *card.reading)
+    turns = encodings_of(card.grid, tiny.classifier.encodings, seed=tiny.seed)
+    features = encode_patches(
+        model.encoder,
+        model.anatomy,
+        "residual",
+        patches,
+        fold.training.schema,
+        turns,
+        shell_mm=tiny.classifier.shell_mm,
+    )
+    every = features.levels[0].float()
+    for member, rows in enumerate(residuals.chunk(int(parts.max()) + 1)):
+        for row in rows:
+            (_, case), *others = (every == row).flatten(2).all(2).nonzero().tolist()
+            assert not others
+            assert parts[case] != member
+
+
+def test_parts_hold_both_classes_and_keep_patients_together() -> None:
+    outcomes = torch.tensor([0, 1] * 8)
+    patients = [f"p{i // 4}" for i in range(16)]
+    patients[:2], patients[2:4] = ["a", "b"], ["a", "b"]
+    parts = inner_folds(outcomes, patients, 5, seed=0)
+    assert len(set(parts.tolist())) == 4  # four patients of each class, not five
+    for name in set(patients):
+        assert len({int(p) for p, of in zip(parts, patients, strict=True) if of == name}) == 1
+    with pytest.raises(InputError, match="one training patient"):
+        inner_folds(torch.tensor([0, 0, 1]), ["a", "b", "c"], 2, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["patten", "resnet"])
@@ -266,6 +327,6 @@ def test_a_darker_tumour_is_learnt(
         train_patten(fold, encoder_folder, config, tmp_path / kind)
     else:
         config = tiny.model_copy(update={"baseline": section})
-        train_baseline(fold, read_card(encoder_folder), config, tmp_path / kind)
+        train_baseline(fold, read_card(encoder_folder).reading, config, tmp_path / kind)
     probability = Classifier.load(tmp_path / kind).predict(fold.held_out)
     assert auc(fold.held_out.outcomes, probability) == 1

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from neonet3d.classification.logistic import LARGEST, LogisticModel
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.radiomics.model import LARGEST, RadiomicsModel
 from neonet3d.classification.radiomics.patient import feature_names, radiomics_table
 from neonet3d.classification.train_radiomics import train_radiomics
 from neonet3d.cohort.cohort import Cohort
@@ -24,13 +24,13 @@ from neonet3d.types import LabelSchema
 def test_a_darker_tumour_is_learnt(
     fold: Fold, encoder_folder: Path, tiny: Config, tmp_path: Path
 ) -> None:
-    train_radiomics(fold, read_card(encoder_folder), tiny, tmp_path / "radiomics")
+    train_radiomics(fold, read_card(encoder_folder).reading, tiny, tmp_path / "radiomics")
     classifier = Classifier.load(tmp_path / "radiomics")
     probability = classifier.predict(fold.held_out)
     assert auc(fold.held_out.outcomes, probability) == 1
     assert classifier.prevalence == pytest.approx(0.5)
     stamp = (tmp_path / "radiomics" / "model.safetensors").stat().st_mtime_ns
-    train_radiomics(fold, read_card(encoder_folder), tiny, tmp_path / "radiomics")
+    train_radiomics(fold, read_card(encoder_folder).reading, tiny, tmp_path / "radiomics")
     assert (tmp_path / "radiomics" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
@@ -38,8 +38,7 @@ def test_features_are_named_and_unknown_where_a_region_is_empty(
     write_patches: Callable[..., Cohort], fold: Fold, encoder_folder: Path, tiny: Config
 ) -> None:
     card = read_card(encoder_folder)
-    assert card.normaliser is not None
-    seen = load_patches(fold.training, card.grid, card.normaliser)
+    seen = load_patches(fold.training, *card.reading)
     names = feature_names(card.schema_, tiny.radiomics)
     table = radiomics_table(seen, card.schema_, tiny.radiomics)
     assert table.shape == (8, len(names)) == (8, len(set(names)))
@@ -49,13 +48,13 @@ def test_features_are_named_and_unknown_where_a_region_is_empty(
     voxels = (seen.required_label_maps()[0] == card.schema_.value("tumour")).sum()
     assert table[0, volume] == pytest.approx(float(voxels) * np.prod(card.grid.spacing_mm))
 
-    none = load_patches(write_patches(2, seed=9, tumour=False), card.grid, card.normaliser)
+    none = load_patches(write_patches(2, seed=9, tumour=False), *card.reading)
     table = radiomics_table(none, card.schema_, tiny.radiomics)
     assert np.isnan(table[:, [name.startswith("tumour.") for name in names]]).all()
 
 
 def test_unknown_features_count_as_the_mean_and_far_ones_are_bounded() -> None:
-    model = RadiomicsModel(2)
+    model = LogisticModel(2)
     model.mean.copy_(torch.tensor([3.0, 0.0]))
     model.weight.fill_(1.0)
     features = torch.tensor([[float("nan"), 1.0], [3.0, 1.0], [1e9, 0.0]])
@@ -67,12 +66,12 @@ def test_inner_folds_need_patients_of_both_classes() -> None:
     patients = np.repeat(np.arange(12), 3)
     outcomes = (patients % 2).astype(int)
     features = rng.normal(size=(36, 4)) + outcomes[:, None]
-    model = RadiomicsModel(4)
+    model = LogisticModel(4)
     strength = model.fit(features, outcomes, np.ones(36), patients, seed=0)
     assert strength > 0
     logits = model(torch.from_numpy(features)).numpy()
     assert auc(outcomes, logits) > 0.8
-    with pytest.raises(ValueError, match="two patients of each class"):
+    with pytest.raises(InputError, match="patients of each class"):
         model.fit(features, outcomes, np.ones(36), outcomes, seed=0)
 
 
@@ -84,6 +83,6 @@ def test_a_cohort_without_tumours_is_refused(
     fold = Fold("all", cohort, cohort.subset([]))
     with pytest.raises(InputError, match="Radiomics are those of a tumour"):
         train_radiomics(
-            fold, read_card(encoder_folder), tiny, tmp_path / "out", allow_no_tumour=True
+            fold, read_card(encoder_folder).reading, tiny, tmp_path / "out", allow_no_tumour=True
         )
     assert not (tmp_path / "out").exists()

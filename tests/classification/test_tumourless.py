@@ -68,11 +68,11 @@ def test_neither_is_trained_nor_asked_about_it_unless_told(
     with pytest.raises(InputError, match=REFUSED):
         train_patten(part, encoder_folder, tiny, patten)
     with pytest.raises(InputError, match=REFUSED):
-        train_baseline(part, card, tiny, resnet)
+        train_baseline(part, card.reading, tiny, resnet)
     assert not patten.exists()
     assert not resnet.exists()
     train_patten(part, encoder_folder, tiny, patten, allow_no_tumour=True)
-    train_baseline(part, card, tiny, resnet, allow_no_tumour=True)
+    train_baseline(part, card.reading, tiny, resnet, allow_no_tumour=True)
     for model in (patten, resnet):
         with pytest.raises(InputError, match=REFUSED):
             Classifier.load(model).predict(crops)

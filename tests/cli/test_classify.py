@@ -158,3 +158,37 @@ def test_patches_without_tumour_are_refused_before_anything_is_trained(
     predict = ("classify", "predict", tmp_path / "out" / "patten", tmp_path / "crops")
     assert run(*predict).status == 2
     assert len(run(*predict, "--allow-no-tumour", "--json").json()["probability"]) == 8
+
+
+@pytest.mark.parametrize("model", ["baseline", "radiomics"])
+def test_baselines_need_no_encoder(
+    run: Callable[..., Any],
+    tiny_options: tuple[str, ...],
+    trained: Any,
+    tmp_path: Path,
+    model: str,
+) -> None:
+    words = ("classify", "train", trained.crops, tmp_path / "out", "--model", model, *tiny_options)
+    small = ("--set", "baseline.width=0.25", "--set", "baseline.loop.steps=2")
+    found = run(*words, *small, "--fold", "0/2", "--json").json()
+    assert found["model"] == str(tmp_path / "out" / model)
+    assert found["test"]["n"] == 4
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [model]
+
+
+def test_a_named_column_predicts_without_a_look_at_the_scans(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], scans: Cohort, tmp_path: Path
+) -> None:
+    writer = CohortWriter(tmp_path / "scans", scans.schema, outcome_name="pni", channel="HBP")
+    for case in scans:
+        age = {"age": str(50 + 20 * (case.outcome or 0))}
+        writer.add(case.name, *case.read_with_mask(), outcome=case.outcome, extra=age)
+    writer.finish()
+    words = ("classify", "train", tmp_path / "scans", tmp_path / "out", "--model", "clinical")
+    refused = run(*words, *tiny_options)
+    assert refused.status == 2
+    assert "No clinical variables are named" in refused.stderr
+    run(*words, *tiny_options, "--set", "clinical.columns=[age]")
+    predicted = run("classify", "predict", tmp_path / "out" / "clinical", writer.root, "--json")
+    probability = predicted.json()["probability"]
+    assert auc(scans.outcomes, np.array([probability[case.name] for case in scans])) == 1

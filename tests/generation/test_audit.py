@@ -43,7 +43,7 @@ def copied(cohort: Cohort, root: Path) -> Cohort:
 def test_losses_are_those_of_the_path_at_half_time(divided: tuple[Any, Fold]) -> None:
     generator, fold = divided
     card = generator.card
-    patches = load_patches(fold.training, card.grid, card.normaliser)
+    patches = load_patches(fold.training, *card.reading)
     losses = case_losses(generator, patches, seed=0)
     assert losses.shape == (4,)
     assert (losses > 0).all()
@@ -65,7 +65,7 @@ def test_a_perfect_velocity_has_no_loss(
 ) -> None:
     generator, fold = divided
     card = generator.card
-    patches = load_patches(fold.training, card.grid, card.normaliser)
+    patches = load_patches(fold.training, *card.reading)
     maps = patches.required_label_maps()
     x, y, z = (n // 4 for n in card.grid.shape)
     channels = generator.autoencoder.encoder.latent_mean.numel()

@@ -19,8 +19,7 @@ from neonet3d.generation.generator import LatentGenerator
 
 def patches_of(trained: Any, patients: Any) -> Patches:
     card = trained.generator.card
-    assert card.normaliser is not None
-    return load_patches(patients.subset(patients.cases[2:5]), card.grid, card.normaliser)
+    return load_patches(patients.subset(patients.cases[2:5]), *card.reading)
 
 
 @torch.no_grad()

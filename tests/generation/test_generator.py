@@ -27,7 +27,7 @@ PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail", "c
 @pytest.fixture
 def label_maps(trained: Any) -> torch.Tensor:
     card = trained.generator.card
-    loaded = load_patches(trained.fold.training, card.grid, card.normaliser)
+    loaded = load_patches(trained.fold.training, *card.reading)
     return loaded.required_label_maps()
 
 
@@ -188,7 +188,7 @@ def test_every_sampler_comes_to_the_same_end(
 
 def test_psnr(trained: Any) -> None:
     card = trained.generator.card
-    images = load_patches(trained.fold.training, card.grid, card.normaliser).images
+    images = load_patches(trained.fold.training, *card.reading).images
     ratios = trained.generator.reconstruction_psnr_db(images)
     assert ratios.shape == (len(images),)
     facts = json.loads((trained.folder / "autoencoder" / "model.json").read_text())["facts"]

@@ -3,8 +3,8 @@
 Three different questions. *Attention*: how much of the learned pooling each place has. *Grad-CAM*
 (Selvaraju et al. 2017, arXiv 1610.02391): where the refined maps speak for the outcome. *Occlusion*
 (Zeiler & Fergus 2014, arXiv 1311.2901): how far the logit falls when a cube is replaced by plain
-liver. The linear readings (frozen statistics, appearance factors) are in the last alone. None of
-them says what the outcome changes in a patient; for what the *generator* believes of that, see
+liver. The linear reading of the appearance factors is in the last alone. None of them says what the
+outcome changes in a patient; for what the *generator* believes of that, see
 ``generation/counterfactual.py``.
 """
 
@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neonet3d.classification.features import FrozenFeatures
-from neonet3d.classification.patten import PattenEnsemble, PattenNet, frozen_tokens
-from neonet3d.classification.predict import Classifier, patten_features, patten_logits
-from neonet3d.classification.train import PattenClassifier
+from neonet3d.classification.patten import PattenEnsemble, PattenNet
+from neonet3d.classification.patten_model import PattenClassifier, ensemble_logits
+from neonet3d.classification.predict import Classifier, patten_features
 from neonet3d.cohort.patches import Patches
+from neonet3d.config import ClassifierConfig
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 
@@ -37,7 +38,7 @@ class Explanation:
 
     Attributes:
         attention: sums to the number of voxels, so 1 is as much as anywhere.
-        grad_cam: sum over both levels, not negative; compare places of one patch with it.
+        grad_cam: sum over the levels, not negative; compare places of one patch with it.
         occlusion: fall of the logit; positive where the patch speaks for the outcome.
     """
 
@@ -60,6 +61,11 @@ def explain(classifier: Classifier, patches: Patches) -> Explanation:
         raise InputError(
             f"Explanations are of a PattenNet, and this is a {classifier.card.kind}. Choose one."
         )
+    if "deep" not in classifier.card.settings(ClassifierConfig).readings:
+        raise InputError(
+            "Attention and Grad-CAM are of the deep reading, and this PattenNet has none. Train "
+            "one with it (--set classifier.readings=[deep,appearance])."
+        )
     features = patten_features(model, classifier.card, patches, 1)
     attention, grad_cam = [], []
     for rows in torch.arange(len(patches)).split(BATCH):
@@ -76,20 +82,18 @@ def _gradients(
 ) -> tuple[Maps, Maps]:
     """Attention and Grad-CAM of some cases, on the CPU."""
     here = fabric()
-    fine, coarse, *regions, amplitudes = (here.to_device(x) for x in features.batch(0, rows))
-    where = (regions[0], regions[1])
+    inputs = tuple(here.to_device(x) for x in features.batch(0, rows))
     looked = torch.zeros(len(rows), *shape)
     spoke = torch.zeros(len(rows), *shape)
     for member in network.members:
         assert isinstance(member, PattenNet)
+        levels, regions, _ = member.unpacked(inputs)
         with torch.no_grad():
-            refined = member.refine((fine, coarse), where)
-            tokens = frozen_tokens(fine, coarse, *where)
-        levels = (refined[0].requires_grad_(), refined[1].requires_grad_())
-        logit = member.read(tokens, levels, where, amplitudes)
-        slopes = torch.autograd.grad(logit.sum(), levels)
-        for weight, level, slope in zip(member.gaze_weights(levels), levels, slopes, strict=True):
-            looked += _on(weight * weight[0, 0].numel(), shape) / 2
+            refined = member.refine(levels, regions)
+        leaves = tuple(level.requires_grad_() for level in refined)
+        slopes = torch.autograd.grad(member.deep(leaves, regions, len(rows)).sum(), leaves)
+        for weight, level, slope in zip(member.gaze_weights(leaves), leaves, slopes, strict=True):
+            looked += _on(weight * weight[0, 0].numel(), shape) / len(leaves)
             importance = slope.mean((2, 3, 4), keepdim=True) * level
             spoke += _on(importance.sum(1, keepdim=True).relu(), shape)
     n = len(network.members)
@@ -106,7 +110,8 @@ def _on(maps: Float[Tensor, "b 1 u v w"], shape: tuple[int, ...]) -> Maps:
 def _occlude(classifier: Classifier, model: PattenClassifier, patches: Patches) -> Maps:
     def logits(images: Maps) -> Float[Tensor, " n"]:
         seen = replace(patches, images=images)
-        return patten_logits(model, patten_features(model, classifier.card, seen, 1))
+        features = patten_features(model, classifier.card, seen, 1)
+        return torch.from_numpy(ensemble_logits(model.network, features)).mean(0)
 
     plain, tissue = logits(patches.images), _plain_tissue(classifier, patches)
     fallen = torch.zeros(patches.images.shape)

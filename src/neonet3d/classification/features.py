@@ -1,7 +1,9 @@
-"""Frozen features, computed once: what the encoder says of every case, in several orientations.
+"""Frozen features, computed once: what PattenNet reads of every case, in several orientations.
 
-Feature maps of an encoder are not equivariant to flips (and a flip negates Haar details), so the
-augmentation comes before the encoding, and several augmented encodings of each case are kept.
+``residual``: how the patient's latent differs from what the anatomy prior says of the mask. It is
+one field, and is flipped as such. ``maps``: every level of the encoder. Those are not equivariant
+to flips (a flip negates Haar details), so the flip comes before the encoding, and several encodings
+of each case are kept.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from torch import Tensor
 from neonet3d.classification.regions import batch_region_maps, shrink
 from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.patches import Orientation, Patches, orientations_of
+from neonet3d.config import FeatureKind
 from neonet3d.engine.device import fabric
 from neonet3d.generation.anatomy import AnatomyPrior
-from neonet3d.generation.autoencoder import Encoder
-from neonet3d.generation.latents import explain_latents
-from neonet3d.types import ImageBatch, LabelSchema
+from neonet3d.generation.autoencoder import DOWNSAMPLING, Encoder
+from neonet3d.generation.latents import ENCODE_BATCH
+from neonet3d.generation.wavelet import haar
+from neonet3d.types import ImageBatch, LabelSchema, LatentBatch
 
-ENCODE_BATCH = 32
+Levels = tuple[Tensor, ...]  # (e, n, c, ...), the finest first
 
 
 @dataclass(frozen=True)
@@ -29,34 +33,33 @@ class FrozenFeatures:
     """Maps of n cases in e orientations; bfloat16, since they are means that were rounded once.
 
     Attributes:
-        fine: (e, n, f, x/2, y/2, z/2) wavelet coefficients and first level.
-        coarse: (e, n, g, x/4, y/4, z/4) second level and latent.
-        fine_regions, coarse_regions: (e, n or 1, r, ...) soft regions on the same grids.
-        amplitudes: (n, k) of the appearance factors, in the patch's own orientation, since the
-            anatomy prior knows left from right; k is 0 without one.
+        levels: (e, n, c, x, y, z) each: the residual at a quarter of the resolution; or the
+            encoder's maps at half of it (wavelet coefficients and first level) and at a quarter
+            (second level and latent).
+        regions: (e, n or 1, r, x, y, z) each: soft regions on the same grids.
+        amplitudes: (n, k) of the appearance factors; k is 0 without an anatomy prior.
+        traits: (n, d) of ``traits_of``.
     """
 
-    fine: Float[Tensor, "e n f x y z"]
-    coarse: Float[Tensor, "e n g x y z"]
-    fine_regions: Float[Tensor, "e m r x y z"]
-    coarse_regions: Float[Tensor, "e m r x y z"]
+    levels: Levels
+    regions: Levels
     amplitudes: Float[Tensor, "n k"]
+    traits: Float[Tensor, "n d"]
 
     def __len__(self) -> int:
-        return self.fine.shape[1]
+        return self.levels[0].shape[1]
 
     @property
     def n_encodings(self) -> int:
-        return len(self.fine)
+        return len(self.levels[0])
 
     def batch(self, encoding: int, index: Tensor) -> list[Tensor]:
         """float32 inputs of PattenNet for some cases in one orientation."""
-        region_index = index if self.fine_regions.shape[1] > 1 else torch.zeros_like(index)
+        shared = self.regions[0].shape[1] == 1
+        region_index = torch.zeros_like(index) if shared else index
         return [
-            self.fine[encoding, index].float(),
-            self.coarse[encoding, index].float(),
-            self.fine_regions[encoding, region_index],
-            self.coarse_regions[encoding, region_index],
+            *(level[encoding, index].float() for level in self.levels),
+            *(maps[encoding, region_index] for maps in self.regions),
             self.amplitudes[index],
         ]
 
@@ -72,49 +75,94 @@ def encodings_of(grid: Grid, n: int, *, seed: int) -> list[Orientation]:
 def encode_patches(
     encoder: Encoder,
     anatomy: AnatomyPrior | None,
+    kind: FeatureKind,
     patches: Patches,
     schema: LabelSchema,
     orientations: list[Orientation],
     *,
     shell_mm: float,
 ) -> FrozenFeatures:
-    """Run the frozen encoder over every case in every orientation, the identity first."""
-    here = fabric()
+    """Run the frozen encoder over every case in every orientation, the identity first.
+
+    Args:
+        anatomy: that of the encoder's fold; ``residual`` needs one.
+    """
+    latents = _latents(encoder, patches)
+    amplitudes = torch.zeros(len(patches), 0)
+    if anatomy is not None:
+        centred, amplitudes = _explained(anatomy, latents, patches)
+    if kind == "maps":
+        levels = _encoded(encoder, patches, orientations)
+    else:
+        assert anatomy is not None
+        levels = (torch.stack([turn.apply(centred).bfloat16() for turn in orientations]),)
     regions = batch_region_maps(
         patches.label_maps, schema, patches.shape, spacing_mm=patches.spacing_mm, shell_mm=shell_mm
     )
-    fine: list[Tensor] = []
-    coarse: list[Tensor] = []
-    for orientation in orientations:
-        images = orientation.apply(patches.images)
-        for part in images.split(ENCODE_BATCH):
-            with here.autocast():
-                maps = feature_maps(encoder, here.to_device(part)[:, None])
-            for level, of_part in zip((fine, coarse), maps, strict=True):
-                level.append(of_part.bfloat16().cpu())
-    amplitudes = torch.zeros(len(patches), 0)
-    if anatomy is not None:
-        channels, own = len(encoder.latent_mean), coarse[: -(-len(patches) // ENCODE_BATCH)]
-        latents = torch.cat([part[:, -channels:].float() for part in own])
-        amplitudes = explain_latents(anatomy, latents, patches.required_label_maps())[1]
     turned = [orientation.apply(regions) for orientation in orientations]
-    encodings = (len(orientations), len(patches))
+    factors = [DOWNSAMPLING // 2**i for i in reversed(range(len(levels)))]
     return FrozenFeatures(
-        _joined(fine).unflatten(0, encodings),
-        _joined(coarse).unflatten(0, encodings),
-        torch.stack([shrink(maps, 2) for maps in turned]),
-        torch.stack([shrink(maps, 4) for maps in turned]),
+        levels,
+        tuple(torch.stack([shrink(maps, factor) for maps in turned]) for factor in factors),
         amplitudes,
+        traits_of(patches.images, latents),
     )
 
 
 def feature_maps(
     encoder: Encoder, images: ImageBatch
 ) -> tuple[Float[Tensor, "b f x y z"], Float[Tensor, "b g u v w"]]:
-    """What PattenNet reads at half and at quarter resolution: every level of the encoder."""
+    """Every level of the encoder, at half and at quarter resolution."""
     maps = encoder.maps(images)
     fine = torch.cat([maps.haar, maps.fine.float()], dim=1)
     return fine, torch.cat([maps.coarse.float(), maps.latent], dim=1)
+
+
+def traits_of(images: Float[Tensor, "n x y z"], latents: LatentBatch) -> Float[Tensor, "n 2*c+8"]:
+    """What a patch is like as a whole, for telling the unfamiliar.
+
+    Mean and log spread of each latent channel, and the log spread of each Haar band of the image:
+    other organs and contrasts move the first, noise, blur and resampling the last.
+    """
+    flat = latents.flatten(2)
+    bands = torch.cat([haar(part[:, None]).flatten(2).std(2) for part in images.split(64)])
+    spreads = torch.cat([flat.std(2), bands], dim=1).clamp_min(1e-4).log()
+    return torch.cat([flat.mean(2), spreads], dim=1)
+
+
+def _latents(encoder: Encoder, patches: Patches) -> LatentBatch:
+    """Standardised, of the patches as they lie; on the CPU."""
+    here, found = fabric(), []
+    for part in patches.images.split(ENCODE_BATCH):
+        with here.autocast():
+            found.append(encoder(here.to_device(part)[:, None]).float().cpu())
+    return torch.cat(found)
+
+
+def _explained(
+    anatomy: AnatomyPrior, latents: LatentBatch, patches: Patches
+) -> tuple[LatentBatch, Float[Tensor, "n k"]]:
+    """Standardised differences from the anatomy's mean, and amplitudes; on the CPU."""
+    here = fabric()
+    maps = patches.required_label_maps().split(ENCODE_BATCH)
+    parts = zip(latents.split(ENCODE_BATCH), maps, strict=True)
+    found = [anatomy.centred(here.to_device(z), here.to_device(m)) for z, m in parts]
+    centred, amplitudes = zip(*found, strict=True)
+    return torch.cat(centred).cpu(), torch.cat(amplitudes).cpu()
+
+
+def _encoded(encoder: Encoder, patches: Patches, orientations: list[Orientation]) -> Levels:
+    here = fabric()
+    fine: list[Tensor] = []
+    coarse: list[Tensor] = []
+    for orientation in orientations:
+        for part in orientation.apply(patches.images).split(ENCODE_BATCH):
+            with here.autocast():
+                maps = feature_maps(encoder, here.to_device(part)[:, None])
+            for level, of_part in zip((fine, coarse), maps, strict=True):
+                level.append(of_part.bfloat16().cpu())
+    encodings = (len(orientations), len(patches))
+    return tuple(_joined(parts).unflatten(0, encodings) for parts in (fine, coarse))
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -1,7 +1,9 @@
-"""PattenNet: dual attention and anatomy-guided pooling on the maps of a frozen encoder.
+"""PattenNet: dual attention and anatomy-guided pooling on what a frozen encoder says.
 
-The papers name the parts (frozen LDM encoder, 3D Dual Attention Blocks) and no sizes; the pooling
-by regions is ours and is where the signal was in our measurements.
+The papers name the parts (frozen LDM encoder, 3D Dual Attention Blocks) and no sizes. Two readings
+are added, each trained by itself, so that a deep one that knows its training cases by heart does
+not leave the linear one without a gradient. That, the pooling by regions, and reading residuals
+instead of the encoder's maps are ours, and are where the signal was in our measurements.
 """
 
 from __future__ import annotations
@@ -12,145 +14,152 @@ from torch import Tensor, nn
 
 from neonet3d.classification.dual_attention import DualAttentionBlock
 from neonet3d.config import ClassifierConfig
-from neonet3d.generation.blocks import zero_initialised
 
-Levels = tuple[Tensor, Tensor]  # at half and at quarter resolution
+Levels = tuple[Tensor, ...]  # (b, c, x, y, z) each, the finest first
+AMPLITUDE_LIMIT = 4.0  # deviations; one that is further off says no more
 
 
 class PattenNet(nn.Module):
-    """Logit of the outcome from frozen maps at half and quarter resolution.
+    """Logit of the outcome from frozen features (``features.py``) at one resolution or more.
 
-    Three readings are added: a linear one of the frozen maps' statistics per region, a deeper one
-    of the maps after Dual Attention Blocks, pooled by the same regions and by learned attention,
-    and a linear one of the appearance factors' amplitudes (``generation/appearance.py``): how the
-    patient differs from what the anatomy says.
+    The deep reading: each level through a Dual Attention Block, beside what comes down from the
+    finer level, pooled by the regions of the anatomy and by learned attention. The appearance
+    reading: linear in the amplitudes of the appearance factors (``generation/appearance.py``),
+    fitted in closed form.
 
-    Buffers ``token_mean`` and ``token_std`` standardise the statistics; measured on training cases.
+    Buffers: ``appearance_weight`` (k,), ``appearance_bias``.
     """
 
-    token_mean: Tensor
-    token_std: Tensor
+    appearance_weight: Tensor
+    appearance_bias: Tensor
 
     def __init__(
         self,
-        fine_channels: int,
-        coarse_channels: int,
+        channels: tuple[int, ...],
         n_regions: int,
         n_amplitudes: int,
         config: ClassifierConfig,
     ) -> None:
+        """Of levels with these channels; without levels it has no deep reading."""
         super().__init__()
-        c = config.channels
-        n_tokens = 2 * n_regions * (fine_channels + coarse_channels)
-        self.register_buffer("token_mean", torch.zeros(n_tokens))
-        self.register_buffer("token_std", torch.ones(n_tokens))
-        self.frozen_reading = nn.Sequential(
-            nn.Dropout(config.dropout), zero_initialised(nn.Linear(n_tokens, 1))
-        )
-        self.appearance_reading = (
-            zero_initialised(nn.Linear(n_amplitudes, 1, bias=False)) if n_amplitudes else None
-        )
         self.masks_as_channels = config.masks_as_channels
         extra = n_regions if config.masks_as_channels else 0
-        self.levels = nn.ModuleList(
+        widths = [config.channels * 2**i for i in range(len(channels))]
+        self.enter = nn.ModuleList(
+            nn.Conv3d(seen + extra, width, 1) for seen, width in zip(channels, widths, strict=True)
+        )
+        self.down = nn.ModuleList(
+            nn.Conv3d(width, 2 * width, 2, stride=2) for width in widths[: len(widths) - 1]
+        )
+        self.blocks = nn.ModuleList(DualAttentionBlock(w, config.attention) for w in widths)
+        self.gaze = nn.ModuleList(nn.Conv3d(width, 1, 1) for width in widths)
+        pooled, hidden = (2 * n_regions + 1) * sum(widths), 2 * config.channels
+        self.head = (
             nn.Sequential(
-                nn.Conv3d(channels + extra, c, 1), DualAttentionBlock(c, config.attention)
+                nn.LayerNorm(pooled),
+                nn.Dropout(config.dropout),
+                nn.Linear(pooled, hidden),
+                nn.SiLU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(hidden, 1),
             )
-            for channels in (fine_channels, coarse_channels)
+            if widths
+            else None
         )
-        self.gaze = nn.ModuleList(nn.Conv3d(c, 1, 1) for _ in self.levels)
-        pooled = 2 * (2 * n_regions + 1) * c
-        self.deep_reading = nn.Sequential(
-            nn.LayerNorm(pooled),
-            nn.Dropout(config.dropout),
-            nn.Linear(pooled, 2 * c),
-            nn.SiLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(2 * c, 1),
+        self.register_buffer("appearance_weight", torch.zeros(n_amplitudes))
+        self.register_buffer("appearance_bias", torch.zeros(()))
+
+    def forward(self, *inputs: Tensor) -> Float[Tensor, " b"]:
+        """Logit under balanced classes: both readings, added.
+
+        Args:
+            inputs: of ``FrozenFeatures.batch``: levels, regions on their grids, amplitudes.
+        """
+        levels, regions, amplitudes = self.unpacked(inputs)
+        return self.deep(self.refine(levels, regions), regions, len(amplitudes)) + self.appearance(
+            amplitudes
         )
 
-    def forward(
-        self,
-        fine: Float[Tensor, "b f x y z"],
-        coarse: Float[Tensor, "b g x/2 y/2 z/2"],
-        fine_regions: Float[Tensor, "b r x y z"],
-        coarse_regions: Float[Tensor, "b r x/2 y/2 z/2"],
-        amplitudes: Float[Tensor, "b k"],
-    ) -> Float[Tensor, " b"]:
-        """Logit under balanced classes."""
-        tokens = frozen_tokens(fine, coarse, fine_regions, coarse_regions)
-        refined = self.refine((fine, coarse), (fine_regions, coarse_regions))
-        return self.read(tokens, refined, (fine_regions, coarse_regions), amplitudes)
+    def unpacked(self, inputs: tuple[Tensor, ...]) -> tuple[Levels, Levels, Tensor]:
+        """Levels, regions and amplitudes of the flat inputs."""
+        n = len(inputs) // 2
+        return inputs[:n], inputs[n : 2 * n], inputs[-1]
 
-    def refine(self, maps: Levels, regions: Levels) -> Levels:
-        """The maps of both levels after their Dual Attention Blocks, float32."""
-        fine, coarse = (
-            level(torch.cat([seen, where], dim=1) if self.masks_as_channels else seen).float()
-            for seen, where, level in zip(maps, regions, self.levels, strict=True)
-        )
-        return fine, coarse
+    def appearance(self, amplitudes: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
+        """0 where it reads none."""
+        if len(self.appearance_weight) == 0:
+            return amplitudes.new_zeros(len(amplitudes))
+        bounded = amplitudes.clamp(-AMPLITUDE_LIMIT, AMPLITUDE_LIMIT)
+        return bounded @ self.appearance_weight + self.appearance_bias
+
+    def refine(self, levels: Levels, regions: Levels) -> Levels:
+        """The maps of each level after its Dual Attention Block, float32."""
+        refined: list[Tensor] = []
+        for i, (enter, block) in enumerate(zip(self.enter, self.blocks, strict=True)):
+            seen = levels[i]
+            if self.masks_as_channels:
+                own = regions[i].expand(len(seen), *regions[i].shape[1:])
+                seen = torch.cat([seen, own], dim=1)
+            h = enter(seen)
+            if refined:
+                h = h + self.down[i - 1](refined[-1])
+            refined.append(block(h).float())
+        return tuple(refined)
 
     def gaze_weights(self, refined: Levels) -> Levels:
-        """How much of its learned pooling each voxel of either level has; sums to 1 in each."""
-        fine, coarse = (
+        """How much of its learned pooling each voxel of each level has; sums to 1 in each."""
+        return tuple(
             gaze(level).float().flatten(1).softmax(1).view(len(level), 1, *level.shape[2:])
             for level, gaze in zip(refined, self.gaze, strict=True)
         )
-        return fine, coarse
 
-    def read(
-        self,
-        tokens: Float[Tensor, "b t"],
-        refined: Levels,
-        regions: Levels,
-        amplitudes: Float[Tensor, "b k"],
-    ) -> Float[Tensor, " b"]:
-        """All readings, added."""
-        tokens = ((tokens - self.token_mean) / self.token_std).clamp(-5, 5)
+    def deep(self, refined: Levels, regions: Levels, n: int) -> Float[Tensor, " b"]:
+        """Of the refined maps of n cases; 0 without levels."""
+        if self.head is None:
+            return self.appearance_bias.new_zeros(n)
         pooled = []
-        for level, where, weight in zip(refined, regions, self.gaze_weights(refined), strict=True):
+        for level, where, weight in zip(refined, regions, self.gaze_weights(refined), strict=False):
             pooled.append(region_statistics(level, where))
             pooled.append(torch.einsum("bcxyz,bqxyz->bc", level, weight))
-        logit: Tensor = self.frozen_reading(tokens) + self.deep_reading(torch.cat(pooled, dim=1))
-        if self.appearance_reading is not None:
-            logit = logit + self.appearance_reading(amplitudes.clamp(-4, 4))
+        logit: Tensor = self.head(torch.cat(pooled, dim=1))
         return logit[:, 0].float()
 
 
 class PattenEnsemble(nn.Module):
-    """PattenNets that differ by their first weights; their logits are averaged."""
+    """PattenNets that each left out another part of the training cases; their logits are averaged.
+
+    Buffers: ``prior_logit``, the log odds of the prevalence among real training cases.
+    """
 
     prior_logit: Tensor
 
     def __init__(
         self,
-        fine_channels: int,
-        coarse_channels: int,
+        n_members: int,
+        channels: tuple[int, ...],
         n_regions: int,
         n_amplitudes: int,
         config: ClassifierConfig,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(
-            PattenNet(fine_channels, coarse_channels, n_regions, n_amplitudes, config)
-            for _ in range(config.members)
+            PattenNet(channels, n_regions, n_amplitudes, config) for _ in range(n_members)
         )
         self.register_buffer("prior_logit", torch.zeros(()))
 
-    def standardise_tokens(self, tokens: Float[Tensor, "n t"]) -> None:
-        """Measure the statistics' mean and deviation on the training cases."""
-        for member in self.members:
+    def forward(self, *inputs: Tensor) -> Float[Tensor, "k b"]:
+        """Logit of each member for the same cases, from the arguments of ``PattenNet.forward``."""
+        return torch.stack([member(*inputs) for member in self.members])
+
+    def deep_apart(self, *inputs: Tensor) -> Float[Tensor, "k b"]:
+        """Deep logit of each member for cases of its own: the first b rows are the first's."""
+        parts = [part.chunk(len(self.members)) for part in inputs]
+        logits = []
+        for member, own in zip(self.members, zip(*parts, strict=True), strict=True):
             assert isinstance(member, PattenNet)
-            member.token_mean.copy_(tokens.mean(0))
-            member.token_std.copy_(tokens.std(0).clamp_min(1e-4))
-
-    def forward(self, *maps: Tensor) -> Float[Tensor, "k b"]:
-        """Logit of each member, from the arguments of ``PattenNet.forward``."""
-        return torch.stack([member(*maps) for member in self.members])
-
-    def probability(self, logit: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """Training draws classes 1:1; the log odds of the training prevalence are added back."""
-        return torch.sigmoid(logit + self.prior_logit)
+            levels, regions, amplitudes = member.unpacked(own)
+            logits.append(member.deep(member.refine(levels, regions), regions, len(amplitudes)))
+        return torch.stack(logits)
 
 
 def region_statistics(
@@ -163,15 +172,3 @@ def region_statistics(
     square = torch.einsum("bcn,brn->brc", maps.square(), weight)
     deviation = (square - mean.square()).clamp_min(1e-8).sqrt()
     return torch.cat([mean, deviation], dim=2).flatten(1)
-
-
-def frozen_tokens(
-    fine: Float[Tensor, "b f x y z"],
-    coarse: Float[Tensor, "b g x/2 y/2 z/2"],
-    fine_regions: Float[Tensor, "b r x y z"],
-    coarse_regions: Float[Tensor, "b r x/2 y/2 z/2"],
-) -> Float[Tensor, "b t"]:
-    """Statistics of the encoder's own maps per region, both levels."""
-    return torch.cat(
-        [region_statistics(fine, fine_regions), region_statistics(coarse, coarse_regions)], dim=1
-    )

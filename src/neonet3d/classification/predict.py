@@ -11,15 +11,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from neonet3d.classification.baseline import VolumeClassifier
+from neonet3d.classification.certainty import Prediction
+from neonet3d.classification.clinical import ClinicalColumn, clinical_table
 from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
-from neonet3d.classification.radiomics.model import RadiomicsModel
-from neonet3d.classification.radiomics.patient import radiomics_table
-from neonet3d.classification.train import (
+from neonet3d.classification.logistic import LogisticModel
+from neonet3d.classification.patten_model import (
+    PREDICT_BATCH,
     PattenClassifier,
+    build_certainty,
     build_encoder,
     build_ensemble,
     build_prior,
+    ensemble_logits,
 )
+from neonet3d.classification.radiomics.patient import radiomics_table
 from neonet3d.classification.train_baseline import build_baseline
 from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.cohort import Cohort
@@ -29,12 +34,11 @@ from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 
-PREDICT_BATCH = 32
-Model = PattenClassifier | VolumeClassifier | RadiomicsModel
+Model = PattenClassifier | VolumeClassifier | LogisticModel
 
 
 class Classifier:
-    """A trained PattenNet, baseline network or radiomics model.
+    """A trained PattenNet, baseline network, radiomics or clinical model.
 
     Example:
         >>> classifier = Classifier.load("model")          # doctest: +SKIP
@@ -52,13 +56,14 @@ class Classifier:
         model: Model
         match card.kind:
             case "PattenNet":
+                ensemble, certainty = build_ensemble(card), build_certainty(card)
                 model = PattenClassifier(
-                    build_encoder(card), build_prior(card), build_ensemble(card)
+                    build_encoder(card), build_prior(card), ensemble, certainty
                 )
             case "VolumeClassifier":
                 model = build_baseline(card)
-            case "RadiomicsModel":
-                model = RadiomicsModel(len(card.parts["features"]))
+            case "RadiomicsModel" | "ClinicalModel":
+                model = LogisticModel(len(card.parts["features"]))
             case _:
                 raise InputError(f"{folder} holds a {card.kind}, not a classifier.")
         load_weights(folder, model, card)
@@ -85,23 +90,46 @@ class Classifier:
             InputError: other classes, whole scans, a case without a tumour, or without a mask where
                 the classifier was trained on masks.
         """
-        self.card.refuse_other_classes(cohort.schema)
-        assert self.card.normaliser is not None  # every classifier records one
-        patches = load_patches(cohort, self.card.grid, self.card.normaliser)
-        if not allow_no_tumour:
-            refuse_without_tumour(cohort)
+        if self.card.kind == "ClinicalModel":  # of which a scan is no part
+            columns = [ClinicalColumn.model_validate(x) for x in self.card.parts["columns"]]
+            return _from_table(self.model, clinical_table(cohort, columns)).numpy()
+        patches = self._patches(cohort, allow_no_tumour=allow_no_tumour)
         match self.model:
             case PattenClassifier():
-                return self._predict_patten(self.model, patches).numpy()
+                return self._assess(self.model, patches).probability
             case VolumeClassifier():
                 return self._predict_baseline(self.model, patches).numpy()
-            case RadiomicsModel():
-                return self._predict_radiomics(self.model, patches).numpy()
+            case LogisticModel():
+                settings = self.card.settings(RadiomicsConfig)
+                table = radiomics_table(patches, self.card.schema_, settings)
+                return _from_table(self.model, table).numpy()
 
-    def _predict_patten(self, model: PattenClassifier, patches: Patches) -> Float[Tensor, " n"]:
+    @torch.inference_mode()
+    def assess(self, cohort: Cohort, *, allow_no_tumour: bool = False) -> Prediction:
+        """Probabilities as ``predict``, and how sure they are.
+
+        Raises:
+            InputError: as ``predict``; or this is no PattenNet.
+        """
+        if not isinstance(self.model, PattenClassifier):
+            raise InputError(
+                f"Only a PattenNet says how sure it is, and this is a {self.card.kind}. Take its "
+                "probabilities alone."
+            )
+        return self._assess(self.model, self._patches(cohort, allow_no_tumour=allow_no_tumour))
+
+    def _patches(self, cohort: Cohort, *, allow_no_tumour: bool) -> Patches:
+        self.card.refuse_other_classes(cohort.schema)
+        patches = load_patches(cohort, *self.card.reading)
+        if not allow_no_tumour:
+            refuse_without_tumour(cohort)
+        return patches
+
+    def _assess(self, model: PattenClassifier, patches: Patches) -> Prediction:
         encodings = self.card.settings(ClassifierConfig).encodings
-        logits = patten_logits(model, patten_features(model, self.card, patches, encodings))
-        return model.network.probability(logits.to(model.network.prior_logit.device)).cpu()
+        features = patten_features(model, self.card, patches, encodings)
+        logits = ensemble_logits(model.network, features)
+        return model.certainty.predict(logits, features.traits.numpy())
 
     def _predict_baseline(self, model: VolumeClassifier, patches: Patches) -> Float[Tensor, " n"]:
         here = fabric()
@@ -120,11 +148,11 @@ class Classifier:
                 logits[part] += logit.cpu() / len(orientations)
         return model.probability(logits.to(model.prior_logit.device)).cpu()
 
-    def _predict_radiomics(self, model: RadiomicsModel, patches: Patches) -> Float[Tensor, " n"]:
-        settings = self.card.settings(RadiomicsConfig)
-        features = radiomics_table(patches, self.card.schema_, settings)
-        here = fabric()
-        return model.probability(model(here.to_device(torch.from_numpy(features)))).float().cpu()
+
+def _from_table(model: Model, table: Float[np.ndarray, "n f"]) -> Float[Tensor, " n"]:
+    assert isinstance(model, LogisticModel)
+    logits = model(fabric().to_device(torch.from_numpy(table)))
+    return model.probability(logits).float().cpu()
 
 
 def patten_features(
@@ -140,17 +168,13 @@ def patten_features(
     else:
         patches.required_label_maps()
     orientations = encodings_of(card.grid, n_encodings, seed=card.seed)
-    shell_mm = card.settings(ClassifierConfig).shell_mm
+    settings = card.settings(ClassifierConfig)
     return encode_patches(
-        model.encoder, model.anatomy, patches, card.schema_, orientations, shell_mm=shell_mm
+        model.encoder,
+        model.anatomy,
+        settings.features,
+        patches,
+        card.schema_,
+        orientations,
+        shell_mm=settings.shell_mm,
     )
-
-
-def patten_logits(model: PattenClassifier, features: FrozenFeatures) -> Float[Tensor, " n"]:
-    """Mean over ensemble and orientations, on the CPU; under balanced classes."""
-    here, logits = fabric(), torch.zeros(len(features))
-    for encoding in range(features.n_encodings):
-        for part in torch.arange(len(features)).split(PREDICT_BATCH):
-            batch = [here.to_device(x) for x in features.batch(encoding, part)]
-            logits[part] += model.network(*batch).mean(0).cpu() / features.n_encodings
-    return logits

@@ -17,7 +17,7 @@ from neonet3d.classification.training_set import (
     training_patches,
 )
 from neonet3d.cohort.folds import Fold
-from neonet3d.cohort.patches import orientations_of
+from neonet3d.cohort.patches import PatchReading, orientations_of
 from neonet3d.config import BaselineConfig, Config
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
@@ -25,7 +25,7 @@ from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 
 def train_baseline(
     fold: Fold,
-    reference: ArtefactCard,
+    reading: PatchReading,
     config: Config,
     folder: Path,
     *,
@@ -34,7 +34,7 @@ def train_baseline(
     """Fit a network of ``networks.py`` on the same patches, end to end.
 
     Args:
-        reference: gives grid and normaliser.
+        reading: of the patches, as that of the encoder of the same fold.
 
     Raises:
         InputError: no outcomes, one class only, or a case without a tumour.
@@ -45,8 +45,8 @@ def train_baseline(
         fold=fold,
         config=config.baseline,
         seed=config.seed,
-        normaliser=reference.normaliser,
-        grid=reference.grid,
+        normaliser=reading.normaliser,
+        grid=reading.grid,
     )
     if claim_folder(folder, card):
         return

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from neonet3d.classification.radiomics.model import RadiomicsModel
+from neonet3d.classification.logistic import LogisticModel
 from neonet3d.classification.radiomics.patient import feature_names, radiomics_table
 from neonet3d.classification.training_set import (
     balanced_weights,
@@ -15,15 +15,15 @@ from neonet3d.classification.training_set import (
     training_patches,
 )
 from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import PatchReading
 from neonet3d.config import Config
-from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
-from neonet3d.errors import InputError
+from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
 from neonet3d.generation.sources import patients_of
 
 
 def train_radiomics(
     fold: Fold,
-    reference: ArtefactCard,
+    reading: PatchReading,
     config: Config,
     folder: Path,
     *,
@@ -32,7 +32,7 @@ def train_radiomics(
     """Fit the radiomics model on the same patches as PattenNet.
 
     Args:
-        reference: gives grid and normaliser.
+        reading: of the patches, as that of the encoder of the same fold.
 
     Raises:
         InputError: no outcomes, fewer than two patients of a class, cases without masks, or a case
@@ -44,8 +44,8 @@ def train_radiomics(
         fold=fold,
         config=config.radiomics,
         seed=config.seed,
-        normaliser=reference.normaliser,
-        grid=reference.grid,
+        normaliser=reading.normaliser,
+        grid=reading.grid,
     )
     names = feature_names(card.schema_, config.radiomics)
     card = card.model_copy(update={"parts": {"features": list(names)}})
@@ -53,14 +53,9 @@ def train_radiomics(
         return
     patches = training_patches(fold, card)
     features = radiomics_table(patches, card.schema_, config.radiomics)
-    model = RadiomicsModel(len(names))
+    model = LogisticModel(len(names))
     weights = balanced_weights(outcomes, patches.synthetic).numpy() * len(patches) / 2
     patients = np.array(patients_of(fold.training))
-    try:
-        strength = model.fit(features, outcomes.numpy(), weights, patients, seed=config.seed)
-    except ValueError as error:
-        raise InputError(
-            f"The radiomics model cannot be fitted on {fold.training.root}: {error}. Add cases."
-        ) from error
+    strength = model.fit(features, outcomes.numpy(), weights, patients, seed=config.seed)
     model.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     save_artefact(folder, model, card.model_copy(update={"facts": {"strength": strength}}))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
 from neonet3d.classification.tumourless import refuse_without_tumour
@@ -33,8 +37,7 @@ def require_trainable(fold: Fold, *, allow_no_tumour: bool) -> Int[Tensor, " n"]
 
 def training_patches(fold: Fold, card: ArtefactCard) -> Patches:
     """On the grid and with the intensities of a card."""
-    assert card.normaliser is not None  # the autoencoder always records one
-    return load_patches(fold.training, card.grid, card.normaliser)
+    return load_patches(fold.training, *card.reading)
 
 
 def log_odds(outcomes: Int[Tensor, " n"], synthetic: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
@@ -75,3 +78,28 @@ def draw_balanced(
     """Rows of a batch, by ``balanced_weights``."""
     weight = balanced_weights(outcomes, synthetic)
     return torch.multinomial(weight, size, replacement=True, generator=generator)
+
+
+def inner_folds(
+    outcomes: Int[Tensor, " n"], patients: Sequence[str], n_folds: int, *, seed: int
+) -> Int[np.ndarray, " n"]:
+    """Which of up to ``n_folds`` parts each training case belongs to; a patient's stay together.
+
+    A synthetic case belongs to the part of the patient whose mask it has (``patients_of``), so
+    that it does not speak for a patient that was left out.
+
+    Raises:
+        InputError: fewer than two patients in a class.
+    """
+    y, groups = outcomes.numpy(), np.array(patients)
+    fewest = min(len(np.unique(groups[y == outcome])) for outcome in (0, 1))
+    if fewest < 2:
+        raise InputError(
+            "A class has one training patient, and each part that is left out in turn needs one of "
+            "each class in the rest. Add cases."
+        )
+    splitter = StratifiedGroupKFold(min(n_folds, fewest), shuffle=True, random_state=seed)
+    parts = np.zeros(len(y), dtype=np.int64)
+    for part, (_, left_out) in enumerate(splitter.split(y, y, groups)):
+        parts[left_out] = part
+    return parts

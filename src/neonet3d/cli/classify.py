@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,6 +32,8 @@ AllowNoTumour = Annotated[
     typer.Option("--allow-no-tumour", help="Take patches of the liver's middle without a tumour."),
 ]
 
+ModelName = Literal["patten", "baseline", "radiomics", "clinical"]
+
 app = typer.Typer(
     help="NeoCls: train PattenNet, predict outcomes, explain them.", no_args_is_help=True
 )
@@ -49,6 +51,13 @@ def train(
             show_default=False,
         ),
     ] = None,
+    model: Annotated[
+        ModelName,
+        typer.Option(
+            help="PattenNet, a network trained end to end (baseline.network), radiomics, or the "
+            "table's columns alone (clinical.columns)."
+        ),
+    ] = "patten",
     fold: FoldChoice = None,
     splits: SplitsFile = None,
     allow_no_tumour: AllowNoTumour = False,
@@ -58,39 +67,54 @@ def train(
     seed: Seed = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train PattenNet on a cohort with outcomes; AUC on the held-out cases where there are any.
+    """Train a classifier on a cohort with outcomes; AUC on the held-out cases where there are any.
 
-    Writes OUT/autoencoder, OUT/anatomy (where there are masks) and OUT/patten. With an official
-    split in the cohort, the test AUC is that of its test cases, which nothing was fitted on.
+    Writes OUT/MODEL; PattenNet's encoder too where none is given: OUT/autoencoder, and OUT/anatomy
+    where there are masks. With an official split in the cohort, the test AUC is that of its test
+    cases, which nothing was fitted on.
     """
     from neonet3d.classification.predict import Classifier
     from neonet3d.classification.train import has_masks, train_patten
+    from neonet3d.classification.train_baseline import train_baseline
+    from neonet3d.classification.train_clinical import train_clinical
+    from neonet3d.classification.train_radiomics import train_radiomics
     from neonet3d.classification.tumourless import refuse_without_tumour
+    from neonet3d.engine.artefact import read_card
     from neonet3d.generation.latents import FoldLatents
-    from neonet3d.generation.train import fit_anatomy, train_autoencoder
+    from neonet3d.generation.train import fit_anatomy, fit_reading, train_autoencoder
     from neonet3d.metrics.discrimination import delong
 
     settings = resolve(preset, config, overrides, seed)
     chosen = training_fold(cohort, fold, settings.seed, splits)
     # A cohort without labels or tumours is refused before an encoder is trained.
     _ = chosen.training.outcomes
-    if not allow_no_tumour:
+    if not allow_no_tumour and model != "clinical":
         refuse_without_tumour(chosen.training)
         refuse_without_tumour(chosen.held_out)
-    if encoder is None:
-        encoder = out / "autoencoder"
-        train_autoencoder(chosen, settings, encoder)
-        if has_masks(chosen):
-            fit_anatomy(FoldLatents(chosen, encoder), settings, out)
-    train_patten(chosen, encoder, settings, out / "patten", allow_no_tumour=allow_no_tumour)
+    place = out / model
+    match model:
+        case "patten":
+            if encoder is None:
+                encoder = out / "autoencoder"
+                train_autoencoder(chosen, settings, encoder)
+                if settings.classifier.needs_anatomy and has_masks(chosen):
+                    fit_anatomy(FoldLatents(chosen, encoder), settings, out)
+            train_patten(chosen, encoder, settings, place, allow_no_tumour=allow_no_tumour)
+        case "clinical":
+            train_clinical(chosen, settings, place)
+        case "baseline" | "radiomics":
+            reading = fit_reading(chosen) if encoder is None else read_card(encoder).reading
+            fit = train_baseline if model == "baseline" else train_radiomics
+            fit(chosen, reading, settings, place, allow_no_tumour=allow_no_tumour)
+    classifier = Classifier.load(place)
     result: dict[str, object] = {
-        "model": str(out / "patten"),
+        "model": str(place),
         "fold": chosen.name,
         "training_cases": len(chosen.training),
     }
-    sentence = f"{out / 'patten'}: PattenNet of {len(chosen.training)} cases ({chosen.name})."
+    n, kind = len(chosen.training), classifier.card.kind
+    sentence = f"{place}: {kind} of {n} cases ({chosen.name})."
     if len(chosen.held_out):
-        classifier = Classifier.load(out / "patten")
         probability = classifier.predict(chosen.held_out, allow_no_tumour=allow_no_tumour)
         interval = delong(chosen.held_out.outcomes, probability)
         result |= {"test_auc": interval.value, "test": interval_json(interval)}
@@ -108,19 +132,60 @@ def predict(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Probability of the outcome for each case of a cohort of patches."""
+    """Probability of the outcome for each case of a cohort of patches.
+
+    A PattenNet says how sure it is, too: an interval (how far other training cases would have moved
+    the probability), the outcomes in a prediction set of 90 % coverage, and whether the case is
+    like those of training at all.
+    """
+    import numpy as np
+
     from neonet3d.classification.predict import Classifier
 
     classifier = Classifier.load(model)
+    outcome = classifier.card.outcome
     cases = cases_to_apply(cohort, fold, seed or 0, splits)
-    probability = classifier.predict(cases, allow_no_tumour=allow_no_tumour)
-    rows = [(case.name, round(float(p), 4)) for case, p in zip(cases, probability, strict=True)]
+    names = [case.name for case in cases]
+    if classifier.card.kind == "PattenNet":
+        found = classifier.assess(cases, allow_no_tumour=allow_no_tumour)
+        probability = [round(float(p), 4) for p in found.probability]
+        limits = np.stack([found.low, found.high], axis=1).round(4).tolist()
+        sets = [[value for value in (0, 1) if of_case[value]] for of_case in found.may_be]
+        certainty = {
+            name: {
+                "interval": limits[i],
+                "may_be": sets[i],
+                "familiarity": round(float(found.familiarity[i]), 4),
+                "unfamiliar": bool(found.unfamiliar[i]),
+            }
+            for i, name in enumerate(names)
+        }
+        more: list[tuple[str, ...]] = [
+            (
+                f"{low:.2f} to {high:.2f}",
+                " or ".join(map(str, of_case)) or "neither",
+                "NO" if strange else "yes",
+            )
+            for (low, high), of_case, strange in zip(limits, sets, found.unfamiliar, strict=True)
+        ]
+    else:
+        values = classifier.predict(cases, allow_no_tumour=allow_no_tumour)
+        probability, certainty = [round(float(p), 4) for p in values], {}
+        more = [()] * len(names)
     if not as_json:
-        show_table(("case", f"probability of {classifier.card.outcome}"), rows)
+        head = ("case", f"probability of {outcome}", "95 % interval", "90 % set", "like training")
+        rows = [(*first, *rest) for *first, rest in zip(names, probability, more, strict=True)]
+        show_table(head if certainty else head[:2], rows)
     show(
-        {"outcome": classifier.card.outcome, "probability": dict(rows)},
+        {
+            "outcome": outcome,
+            "prevalence_of_training": classifier.prevalence,
+            "probability": dict(zip(names, probability, strict=True)),
+            "certainty": certainty,
+        },
         as_json=as_json,
-        sentence="Research use only; not a medical device.",
+        sentence="Probabilities are at the prevalence of the training cases, "
+        f"{classifier.prevalence:.2f}. Research use only; not a medical device.",
     )
 
 
@@ -168,9 +233,8 @@ def explain(
     card.refuse_other_classes(cases.schema)
     if not allow_no_tumour:
         refuse_without_tumour(cases)
-    assert card.normaliser is not None  # every classifier records one
     with new_folder(out) as folder:
-        found = explained(classifier, load_patches(cases, card.grid, card.normaliser))
+        found = explained(classifier, load_patches(cases, *card.reading))
         maps = {
             "attention": (card.grid, found.attention),
             "grad_cam": (card.grid, found.grad_cam),
@@ -179,14 +243,13 @@ def explain(
         if generator is not None:
             drawing = LatentGenerator.load(generator)
             drawing.card.refuse_other_classes(cases.schema)
-            assert drawing.card.normaliser is not None
             drawn = draw_counterfactuals(
                 drawing,
-                load_patches(cases, drawing.card.grid, drawing.card.normaliser),
+                load_patches(cases, *drawing.card.reading),
                 steps=settings.sampler.steps,
                 guidance=settings.sampler.guidance,
             )
-            invert = drawing.card.normaliser.invert
+            invert = drawing.card.reading.normaliser.invert
             difference = invert(drawn.positive.numpy()) - invert(drawn.negative.numpy())
             maps["counterfactual"] = (drawing.card.grid, difference)
         for index, case in enumerate(cases):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -146,7 +147,14 @@ def choose_grid(volumes: Sequence[Volume]) -> Grid:
     return Grid((x, y, z), (sx, sy, sz))
 
 
-def fit_patches(cohort: Cohort, *, shortest: int = 1) -> tuple[Grid, IntensityNormaliser]:
+class PatchReading(NamedTuple):
+    """How a scan becomes a patch: ``load_patches(cohort, *reading)``."""
+
+    grid: Grid
+    normaliser: IntensityNormaliser
+
+
+def fit_patches(cohort: Cohort, *, shortest: int = 1) -> PatchReading:
     """Grid and intensity normaliser of a training cohort.
 
     Args:
@@ -160,7 +168,7 @@ def fit_patches(cohort: Cohort, *, shortest: int = 1) -> tuple[Grid, IntensityNo
     normaliser = IntensityNormaliser.fit(
         ((image.data, None if mask is None else mask.data) for image, mask in pairs), cohort.schema
     )
-    return grid, normaliser
+    return PatchReading(grid, normaliser)
 
 
 def load_patches(cohort: Cohort, grid: Grid, normaliser: IntensityNormaliser) -> Patches:

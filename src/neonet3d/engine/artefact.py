@@ -25,6 +25,7 @@ from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.intensity import IntensityNormaliser
+from neonet3d.cohort.patches import PatchReading
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import fingerprint
 from neonet3d.engine.device import device_summary
@@ -81,6 +82,17 @@ class ArtefactCard(BaseModel):
         if self.shape is None or self.spacing_mm is None:
             raise InputError(f"This {self.kind} records no grid, so it cannot be used here.")
         return Grid(self.shape, self.spacing_mm)
+
+    @property
+    def reading(self) -> PatchReading:
+        """How the patches were read that this model knows.
+
+        Raises:
+            InputError: it was fitted on no patches.
+        """
+        if self.normaliser is None:
+            raise InputError(f"This {self.kind} reads no patches, so it cannot be used here.")
+        return PatchReading(self.grid, self.normaliser)
 
     def key(self) -> str:
         """Changes when anything that decides the weights changes."""

@@ -149,7 +149,18 @@ class AnatomyPrior(nn.Module):
         """The residual r of a latent and its own amplitudes a."""
         memberships = one_hot(label_maps, self.n_classes)
         features = self._features(memberships)
-        r = self._centred(z, memberships, features)
+        return self._explained(self._centred(z, memberships, features), memberships, features)
+
+    def centred(self, z: LatentBatch, label_maps: LabelBatch) -> tuple[LatentBatch, Amplitudes]:
+        """(z - mu(m)) / sigma(m), all in which the patient differs, and the amplitudes in it."""
+        memberships = one_hot(label_maps, self.n_classes)
+        features = self._features(memberships)
+        whole = self._centred(z, memberships, features)
+        return whole, self._explained(whole, memberships, features)[1]
+
+    def _explained(
+        self, r: LatentBatch, memberships: Memberships, features: Features
+    ) -> tuple[LatentBatch, Amplitudes]:
         patterns = torch.einsum("bxyzf,kfc->bkcxyz", features, self.factors)
         weighted = patterns * self._importance(memberships)[:, None, None]
         amplitudes = solve_amplitudes(

@@ -163,10 +163,9 @@ def audit_copying(
             "Give it the training cases of its own fold."
         )
     card.refuse_training_cases(held_out)
-    assert card.normaliser is not None  # the autoencoder always records one
-    patches = load_patches(training, card.grid, card.normaliser)
-    others = load_patches(held_out, card.grid, card.normaliser) if len(held_out) else None
-    drawn = load_patches(synthetic, card.grid, card.normaliser) if synthetic else None
+    patches = load_patches(training, *card.reading)
+    others = load_patches(held_out, *card.reading) if len(held_out) else None
+    drawn = load_patches(synthetic, *card.reading) if synthetic else None
 
     membership = None
     if others is not None and min(len(patches), len(others)) >= 2:

@@ -50,8 +50,7 @@ class QualityGate:
         config: BalanceConfig,
     ) -> QualityGate:
         card = generator.card
-        assert card.normaliser is not None  # the autoencoder always records one
-        images = load_patches(training, card.grid, card.normaliser).images
+        images = load_patches(training, *card.reading).images
         sample = training.cases[:: math.ceil(len(training) / READ_REAL_CASES)]
         readings = [tumour_dice(segmenter, *case.read_with_mask()) for case in sample]
         known = [reading for reading in readings if not np.isnan(reading)]

@@ -58,8 +58,7 @@ class FoldLatents:
     def patches(self) -> Patches:
         """The training cases where they lie."""
         card = self.model[1]
-        assert card.normaliser is not None  # train_autoencoder always sets it
-        return load_patches(self.fold.training, card.grid, card.normaliser)
+        return load_patches(self.fold.training, *card.reading)
 
     def views(self) -> Iterator[Patches]:
         """The cases in each of ``n_views`` positions, one after the other."""

@@ -62,13 +62,20 @@ class DrawnMasks:
 
 
 class MaskFlow(nn.Module):
-    """What ``masks/flow`` holds: the flow, and the statistics that its conditions come from."""
+    """What ``masks/flow`` holds: the flow, and the statistics that its conditions come from.
+
+    Buffer ``place_mean`` (c, x, y, z): the mean latent of training at each place, around which the
+    flow draws. Convolutions do not know where they are; without it, organs stray.
+    """
+
+    place_mean: Tensor
 
     def __init__(self, card: ArtefactCard) -> None:
         super().__init__()
         config = card.settings(MasksConfig)
-        channels = config.autoencoder.latent_channels
-        self.unet = FlowUNet(channels, latent_shape(card), config.flow, N_NUMBERS, 0)
+        channels, shape = config.autoencoder.latent_channels, latent_shape(card)
+        self.unet = FlowUNet(channels, shape, config.flow, N_NUMBERS, 0)
+        self.register_buffer("place_mean", torch.zeros(channels, *shape))
         self.statistics = MaskStatistics(len(card.training_cases), len(card.classes))
 
 
@@ -83,7 +90,7 @@ class MaskGenerator(nn.Module):
     def __init__(self, autoencoder: MaskAutoencoder, flow: MaskFlow, card: ArtefactCard) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.unet = flow.unet
+        self.flow = flow
         self.statistics = flow.statistics
         self.config = card.settings(MasksConfig)
         self.card = card
@@ -103,7 +110,8 @@ class MaskGenerator(nn.Module):
         load_weights(folder / "flow", flow, card)
         model = cls(autoencoder, flow, card).eval()
         fabric().to_device(model.autoencoder)
-        fabric().to_device(model.unet)  # the statistics stay on the CPU
+        fabric().to_device(model.flow)
+        model.statistics.cpu()
         return model
 
     def sample(
@@ -197,9 +205,12 @@ class MaskGenerator(nn.Module):
             with here.autocast():
                 if starts is not None:
                     deformed = here.to_device(self._deformed(starts, len(part), generator))
-                    noise = (1 - start) * self.autoencoder.encode(deformed).float() + start * noise
-                latent = exponential(self._velocity(told), self.unet.gaussian, noise, steps, start)
-                maps.append(self.autoencoder.decode(latent).argmax(1).to(torch.uint8).cpu())
+                    latent = self.autoencoder.encode(deformed).float() - self.flow.place_mean
+                    noise = (1 - start) * latent + start * noise
+                gaussian = self.flow.unet.gaussian
+                latent = exponential(self._velocity(told), gaussian, noise, steps, start)
+                drawn = self.autoencoder.decode(latent + self.flow.place_mean)
+                maps.append(drawn.argmax(1).to(torch.uint8).cpu())
         spacing_mm = self.card.grid.spacing_mm
         cleaned = [self.statistics.cleaned(m, spacing_mm) for m in torch.cat(maps).numpy()]
         return torch.from_numpy(np.stack(cleaned))
@@ -216,7 +227,7 @@ class MaskGenerator(nn.Module):
         )
 
     def _velocity(self, told: Condition) -> Velocity:
-        return lambda x, t: self.unet(x, t, told)
+        return lambda x, t: self.flow.unet(x, t, told)
 
     def _fitted(
         self, label_map: LabelMap, asked_mm3: float, scale: Float[np.ndarray, 3]

@@ -140,6 +140,8 @@ def _train_flow(data: _FoldMasks, config: Config, folder: Path) -> None:
     told = MaskConditions(data.outcomes, model.statistics.volumes_mm3, data.log_scale)
     numbers = model.statistics.numbers(told).repeat(views, 1)
     outcomes = data.outcomes.repeat(views)
+    model.place_mean.copy_(latents.mean(0))
+    latents = latents - model.place_mean
     model.unet.gaussian.fit(latents)
 
     def draw(generator: torch.Generator) -> list[Tensor]:

@@ -19,6 +19,7 @@ ROTATION_DEG = 8.0  # largest, about each axis
 SCALE = 0.12  # largest relative change of size
 ELASTIC_MM = 2.5  # standard deviation of the elastic displacement
 ELASTIC_REACH_MM = 20.0  # over which it varies
+MARGIN_SIGMAS = 3.0  # of the smoothing, drawn around a patch
 VOLUME_KEPT = (0.6, 1.6)  # of the tumour
 SHARE_LOST = 0.05  # of the tumour that may come off its largest component
 ATTEMPTS = 20
@@ -54,13 +55,28 @@ def draw_deformation(shape: Shape, spacing_mm: Triple, rng: np.random.Generator)
     index = np.stack(np.meshgrid(*[np.arange(n) for n in shape], indexing="ij"))
     position_mm = (index - centre[:, None, None, None]) * spacing[:, None, None, None]
     moved_mm = np.einsum("ij,jxyz->ixyz", linear, position_mm)
-    sigma = ELASTIC_REACH_MM / 2 / spacing
     for axis in range(3):
-        # Stationary with "wrap"; repeated border voxels would make it far too strong there.
-        field = ndimage.gaussian_filter(rng.standard_normal(shape), sigma, mode="wrap")
-        moved_mm[axis] += ELASTIC_MM * field / field.std()
+        moved_mm[axis] += _elastic_mm(shape, spacing, rng)
     coordinates = moved_mm / spacing[:, None, None, None] + centre[:, None, None, None]
     return Deformation(coordinates.astype(np.float32))
+
+
+def _elastic_mm(
+    shape: Shape, spacing_mm: Float[np.ndarray, 3], rng: np.random.Generator
+) -> Float[np.ndarray, "x y z"]:
+    """A displacement that bends as much in a small patch as in a large one, and moves neither.
+
+    A window of a stationary field: one that was scaled to the patch itself would bend a small
+    patch more, and its mean would carry a patch not much wider than the reach away.
+    """
+    sigma = ELASTIC_REACH_MM / 2 / spacing_mm
+    margin = np.ceil(MARGIN_SIGMAS * sigma).astype(int)
+    field = rng.standard_normal(tuple(np.array(shape) + 2 * margin))
+    field = ndimage.gaussian_filter(field, sigma, mode="wrap", truncate=MARGIN_SIGMAS)
+    field *= ELASTIC_MM / field.std()
+    inside = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
+    window: Float[np.ndarray, "x y z"] = field[inside] - field[inside].mean()
+    return window
 
 
 def deform_mask(

@@ -226,6 +226,5 @@ def as_volume(
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = -(np.array(grid.shape) - 1) / 2 * spacing_mm
     if data.dtype != np.uint8:
-        assert generator.card.normaliser is not None  # the autoencoder always records one
-        data = generator.card.normaliser.invert(data)
+        data = generator.card.reading.normaliser.invert(data)
     return Volume(data, affine)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import (
     GRID_MULTIPLE,
+    PatchReading,
     fit_patches,
     load_patches,
     orientations_of,
@@ -100,12 +101,17 @@ def require_masks(fold: Fold) -> None:
         )
 
 
+def fit_reading(fold: Fold) -> PatchReading:
+    """Grid and intensities of the training patches, as every model of a fold reads them."""
+    return fit_patches(fold.training, shortest=SHORTEST_X * GRID_MULTIPLE)
+
+
 def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
     """The autoencoder and its latent statistics.
 
     All that a classifier on frozen features needs.
     """
-    grid, normaliser = fit_patches(fold.training, shortest=SHORTEST_X * GRID_MULTIPLE)
+    grid, normaliser = fit_reading(fold)
     card = new_card(
         "Autoencoder",
         fold=fold,

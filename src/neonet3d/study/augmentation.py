@@ -160,9 +160,8 @@ def _write_patches(number: Fold, config: Config, folder: Path) -> None:
     )
 
     def build(out: Path) -> None:
-        assert card.normaliser is not None  # the autoencoder always records one
-        real = load_patches(number.training, card.grid, card.normaliser)
-        held_out = load_patches(number.held_out, card.grid, card.normaliser)
+        real = load_patches(number.training, *card.reading)
+        held_out = load_patches(number.held_out, *card.reading)
         PatchSet(out).write(
             _labelled(real),
             draw_cases(generator, real, round(max(settings.ratios) * len(real)), config),

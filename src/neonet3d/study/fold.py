@@ -136,7 +136,7 @@ def train_models(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, time
     with timed("balance"):
         balanced = _balance(crops, config, paths)
     encoder = paths.generator / "autoencoder"
-    reference = read_card(encoder)
+    reading = read_card(encoder).reading
     for arm in ARMS:
         training = balanced if arm.endswith("balanced") else crops.training
         part = Fold(fold.name, training, crops.held_out)
@@ -145,7 +145,7 @@ def train_models(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, time
             if arm.startswith("patten"):
                 train_patten(part, encoder, config, paths.classifier(arm), allow_no_tumour=True)
             else:
-                train_baseline(part, reference, config, paths.classifier(arm), allow_no_tumour=True)
+                train_baseline(part, reading, config, paths.classifier(arm), allow_no_tumour=True)
 
 
 def _balance(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:

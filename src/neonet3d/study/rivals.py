@@ -63,10 +63,8 @@ class Arena:
     def of(cls, fold: Fold, generator: LatentGenerator, folder: Path, config: Config) -> Arena:
         """Of the fold that ours was trained on, in ``folder/generator``."""
         card = generator.card
-        assert card.normaliser is not None  # the autoencoder always records one
         training, held_out = (
-            load_patches(cohort, card.grid, card.normaliser)
-            for cohort in (fold.training, fold.held_out)
+            load_patches(cohort, *card.reading) for cohort in (fold.training, fold.held_out)
         )
         return cls(
             training=training,

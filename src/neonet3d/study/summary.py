@@ -139,15 +139,14 @@ def _held_out(fold: FinishedFold, seed: int) -> _HeldOut:
     """Held-out patches, synthetic ones on their masks, and what the generator makes of both."""
     generator = LatentGenerator.load(fold.paths.generator)
     card = generator.card
-    assert card.normaliser is not None  # the autoencoder always records one
-    real = load_patches(fold.crops.held_out, card.grid, card.normaliser)
-    training = load_patches(fold.crops.training, card.grid, card.normaliser)
+    real = load_patches(fold.crops.held_out, *card.reading)
+    training = load_patches(fold.crops.training, *card.reading)
     membership = infer_membership(
         case_losses(generator, training, seed=seed), case_losses(generator, real, seed=seed), seed
     )
     return _HeldOut(
         real=real,
-        synthetic=load_patches(Cohort.open(fold.paths.pairs), card.grid, card.normaliser),
+        synthetic=load_patches(Cohort.open(fold.paths.pairs), *card.reading),
         training=training,
         psnr_db=generator.reconstruction_psnr_db(real.images).numpy(),
         membership=membership.auc,

@@ -1,4 +1,4 @@
-"""The radiomics model: logistic regression with an L2 penalty on standardised features."""
+"""Logistic regression with an L2 penalty on standardised features, for tables of numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
 from torch import Tensor, nn
 
+from neonet3d.errors import InputError
+
 LARGEST = 4.0  # standard deviations; a feature that is further off says no more
 STRENGTHS = tuple(10.0**power for power in (-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0))
 INNER_FOLDS = 5
 
 
-class RadiomicsModel(nn.Module):
+class LogisticModel(nn.Module):
     """Logit of the outcome from (n, f) features; what is not known (nan) counts as the mean.
 
     Buffers: ``mean``, ``spread`` and ``weight`` (f,), ``bias`` and ``prior_logit``.
@@ -53,11 +55,14 @@ class RadiomicsModel(nn.Module):
             The strength that was chosen (scikit-learn's C).
 
         Raises:
-            ValueError: fewer than two patients in a class.
+            InputError: fewer than two patients in a class.
         """
         fewest = min(len(np.unique(patients[outcomes == y])) for y in (0, 1))
         if fewest < 2:
-            raise ValueError("inner folds need two patients of each class")
+            raise InputError(
+                "A class has one patient, and the inner folds that choose the penalty need two "
+                "patients of each class. Add cases."
+            )
         self.mean.copy_(torch.from_numpy(np.nan_to_num(np.nanmean(features, axis=0))))
         spread = np.nan_to_num(np.nanstd(features, axis=0))
         self.spread.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))

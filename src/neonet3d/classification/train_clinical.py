@@ -1,0 +1,47 @@
+"""Training the clinical model: what the patient's table says without any scan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from neonet3d.classification.clinical import clinical_table, fit_columns
+from neonet3d.classification.logistic import LogisticModel
+from neonet3d.classification.training_set import balanced_weights, log_odds, require_trainable
+from neonet3d.cohort.folds import Fold
+from neonet3d.config import Config
+from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
+
+
+def train_clinical(fold: Fold, config: Config, folder: Path) -> None:
+    """Fit a logistic regression on ``clinical.columns`` of the real training cases.
+
+    Raises:
+        InputError: no outcomes, fewer than two patients of a class, or columns that cannot be used.
+    """
+    training = fold.training.subset(case for case in fold.training if not case.synthetic)
+    outcomes = require_trainable(Fold(fold.name, training, fold.held_out), allow_no_tumour=True)
+    columns = fit_columns(training, config.clinical.columns)
+    card = new_card(
+        "ClinicalModel",
+        fold=fold,
+        config=config.clinical,
+        seed=config.seed,
+        normaliser=None,
+        grid=None,
+    )
+    names = [name for column in columns for name in column.features]
+    parts = {"features": names, "columns": [column.model_dump(mode="json") for column in columns]}
+    card = card.model_copy(update={"parts": parts})
+    if claim_folder(folder, card):
+        return
+    features = clinical_table(training, columns)
+    model = LogisticModel(len(names))
+    real = outcomes < 0  # none is synthetic
+    weights = balanced_weights(outcomes, real).numpy() * len(training) / 2
+    patients = np.array([case.participant for case in training])
+    strength = model.fit(features, outcomes.numpy(), weights, patients, seed=config.seed)
+    model.prior_logit.fill_(log_odds(outcomes, real))
+    facts = {"strength": strength, "weights": dict(zip(names, model.weight.tolist(), strict=True))}
+    save_artefact(folder, model, card.model_copy(update={"facts": facts}))

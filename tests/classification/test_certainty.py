@@ -1,0 +1,87 @@
+"""Certainty: calibration, sets and familiarity against cases whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from neonet3d.classification.certainty import COVERAGE, UNFAMILIAR, Certainty
+
+N = 3000
+
+
+def cases(n: int, seed: int, *, too_sure: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits under balanced classes of an outcome of prevalence 0.2, too sure by a factor."""
+    rng = np.random.default_rng(seed)
+    outcomes = (rng.random(n) < 0.2).astype(np.int64)
+    seen = rng.normal(np.where(outcomes == 1, 1.0, -1.0), 1.0)
+    logits = 2 * seen  # of two normals one deviation off zero
+    return too_sure * logits, outcomes, rng.normal(size=(n, 4)) * [1, 2, 3, 0.1]
+
+
+def fitted(too_sure: float = 1.0, n: int = N) -> Certainty:
+    logits, outcomes, traits = cases(n, 0, too_sure=too_sure)
+    found = Certainty(n, 4)
+    found.fit(logits, outcomes, traits, np.arange(n) % 5)
+    return found
+
+
+@pytest.mark.parametrize("too_sure", [1.0, 3.0])
+def test_probabilities_are_right_at_the_prevalence(too_sure: float) -> None:
+    certainty = fitted(too_sure)
+    logits, outcomes, _ = cases(20_000, 1, too_sure=too_sure)
+    probability = certainty.probability(logits)
+    assert probability.mean() == pytest.approx(outcomes.mean(), abs=0.02)
+    truth = 1 / (1 + np.exp(-(logits / too_sure + np.log(0.25))))
+    assert np.abs(probability - truth).mean() < 0.03
+
+
+def test_the_order_of_cases_stays_even_where_logits_are_worth_nothing() -> None:
+    rng = np.random.default_rng(0)
+    outcomes, logits = np.arange(40) % 2, rng.normal(size=40)
+    certainty = Certainty(40, 2)
+    certainty.fit(-np.abs(logits) * outcomes, outcomes, rng.normal(size=(40, 2)), np.arange(40) % 4)
+    assert (np.diff(certainty.probability(np.sort(logits))) >= 0).all()
+
+
+def test_sets_cover_both_classes() -> None:
+    logits, outcomes, traits = cases(20_000, 1)
+    found = fitted().predict(np.stack([logits, logits]), traits)
+    for outcome in (0, 1):
+        covered = found.may_be[outcomes == outcome, outcome].mean()
+        assert covered == pytest.approx(COVERAGE, abs=0.03)
+
+
+def test_familiar_cases_are_rarely_called_unfamiliar_and_others_are() -> None:
+    logits, _, traits = cases(20_000, 1)
+    certainty = fitted(n=200)
+    found = certainty.predict(np.stack([logits, logits]), traits)
+    assert found.unfamiliar.mean() < 2.5 * UNFAMILIAR
+    assert found.familiarity.mean() == pytest.approx(0.5, abs=0.05)
+    far = certainty.predict(np.zeros((2, 1)), np.array([[0.0, 0, 0, 1.0]]))
+    assert bool(far.unfamiliar[0])
+    assert far.familiarity[0] == pytest.approx(1 / 201)
+
+
+def test_the_interval_is_the_delete_a_group_jackknife() -> None:
+    """For a mean over groups of equal size it is the interval of the group means' mean."""
+    rng = np.random.default_rng(0)
+    groups = rng.normal(size=5)
+    members = np.array([np.delete(groups, k).mean() for k in range(5)])[:, None]
+    certainty = Certainty(1, 1)  # unfitted: the logit is that of the probability
+    found = certainty.predict(members, np.zeros((1, 1)))
+    half = 2.7764451 * groups.std(ddof=1) / np.sqrt(5)
+    logit = [float(np.log(p / (1 - p))) for p in (found.low[0], found.high[0])]
+    assert logit == pytest.approx([groups.mean() - half, groups.mean() + half])
+
+
+def test_it_is_kept_in_buffers() -> None:
+    certainty = fitted(n=60)
+    other = Certainty(60, 4)
+    other.load_state_dict(certainty.state_dict())
+    logits, _, traits = cases(10, 3)
+    both = [c.predict(np.stack([logits, -logits]), traits) for c in (certainty, other)]
+    for name in ("probability", "low", "high", "may_be", "familiarity", "unfamiliar"):
+        np.testing.assert_array_equal(getattr(both[0], name), getattr(both[1], name))
+    assert all(isinstance(value, torch.Tensor) for value in certainty.state_dict().values())
