@@ -5,10 +5,11 @@ python bench/classification.py WORK_FOLDER [docs/results/classification.md] [--j
 Phantom: patches cut around the reference tumour, five folds. In each fold an autoencoder is trained
 on its training patients, then every model; held-out probabilities are pooled over the folds. Every
 AUC has a DeLong interval, every model a paired test against PattenNet on the same patients.
-Vessels: the official split, PattenNet and a ResNet-18 with five seeds each. What is trained is kept
-in WORK_FOLDER; a second call goes on where the first stopped. Environment: NEONET3D_DATA is the
-folder of the public data; NOTE a sentence for the head of the page; CASES the first so many
-phantoms and SETTINGS further overrides, to try the paths out.
+Vessels: the official split, PattenNet (on the encoder's maps) and a ResNet-18 with five seeds each.
+What is trained is kept in WORK_FOLDER; a second call goes on where the first stopped. Environment:
+NEONET3D_DATA is the folder of the public data; NOTE a sentence for the head of the page; CASES the
+first so many phantoms and SETTINGS further overrides, to try the paths out; DATASETS which of the
+two; LIMIT_MINUTES after which no further model of the phantoms is begun (the page names those).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any, get_args
 import explanations
 import numpy as np
 from generator_data import write_phantoms
+from scipy.special import logit
 from segmentation import DATA, command, commit
 
 from neonet3d.classification.networks import TITLES
@@ -43,27 +45,33 @@ from neonet3d.engine.device import device_summary
 from neonet3d.generation.latents import FoldLatents
 from neonet3d.generation.train import fit_anatomy, train_autoencoder
 from neonet3d.metrics.brier import brier_score
+from neonet3d.metrics.calibration import calibration_slope
 from neonet3d.metrics.discrimination import delong, delong_paired
-from neonet3d.metrics.interval import Interval
+from neonet3d.metrics.interval import Interval, wilson
 
 Result = dict[str, Any]
 Train = Callable[[Fold, Path, Path, Config], None]
 
 N, SEED, FOLDS = int(os.environ.get("CASES", "128")), 1, 5
 SETTINGS = os.environ.get("SETTINGS", "").split()
+LIMIT_MINUTES = float(os.environ.get("LIMIT_MINUTES", "inf"))
 VESSEL_SEEDS = range(5)
 OURS = "PattenNet"
+DATASETS = os.environ.get("DATASETS", "phantom vessels").split()
+ON_MAPS = ("classifier.features=maps", "classifier.readings=[deep]")
 ABLATIONS = {
+    "appearance factors alone": ("classifier.readings=[appearance]",),
+    "deep reading alone": ("classifier.readings=[deep]",),
     "no attention": ("classifier.attention=none",),
     "channel attention only": ("classifier.attention=channel",),
     "spatial attention only": ("classifier.attention=spatial",),
     "self-attention (DANet)": ("classifier.attention=danet",),
-    "no appearance factors": ("classifier.appearance=false",),
     "masks as channels too": ("classifier.masks_as_channels=true",),
-    "one network, no ensemble": ("classifier.members=1",),
-    "one encoding, no augmentation": ("classifier.encodings=1",),
-    "random encoder": ("classifier.encoder=random",),
-    "encoder trained along": ("classifier.encoder=trainable", "classifier.members=1"),
+    "one orientation, no augmentation": ("classifier.encodings=1",),
+    "deep reading of the encoder's maps": ("classifier.features=maps",),
+    "of the maps alone": ON_MAPS,
+    "of the maps alone, random encoder": (*ON_MAPS, "classifier.encoder=random"),
+    "of the maps alone, encoder trained along": (*ON_MAPS, "classifier.encoder=trainable"),
 }
 
 
@@ -82,12 +90,12 @@ def radiomics(fold: Fold, encoder: Path, out: Path, config: Config) -> None:
 def models() -> dict[str, tuple[Train, tuple[str, ...]]]:
     """Title to training and overrides, ours first."""
     found: dict[str, tuple[Train, tuple[str, ...]]] = {OURS: (patten, ())}
-    found |= {f"{OURS}, {name}": (patten, words) for name, words in ABLATIONS.items()}
+    found["radiomics, logistic regression"] = (radiomics, ())
     found |= {
         TITLES[name]: (baseline, (f"baseline.network={name}", "baseline.width=1"))
         for name in get_args(BaselineName)
     }
-    found["radiomics, logistic regression"] = (radiomics, ())
+    found |= {f"{OURS}, {name}": (patten, words) for name, words in ABLATIONS.items()}
     return found
 
 
@@ -105,9 +113,14 @@ def predicted(
         started = time.perf_counter()
         settings = load_config("cpu", overrides=[*SETTINGS, *words], seed=config.seed)
         train(fold, work / "autoencoder", folder, settings)
-        seconds = time.perf_counter() - started
-        probability = Classifier.load(folder).predict(fold.held_out)
-        kept.write_text(json.dumps({"seconds": seconds, "probability": probability.tolist()}))
+        found: Result = {"seconds": time.perf_counter() - started}
+        classifier = Classifier.load(folder)
+        if classifier.card.kind == "PattenNet":
+            sure = classifier.assess(fold.held_out)
+            found |= {key: value.tolist() for key, value in vars(sure).items()}
+        else:
+            found["probability"] = classifier.predict(fold.held_out).tolist()
+        kept.write_text(json.dumps(found))
     return json.loads(kept.read_text())  # type: ignore[no-any-return]
 
 
@@ -125,11 +138,17 @@ def phantom(work: Path, config: Config) -> Result:
         place.mkdir(parents=True, exist_ok=True)
         train_autoencoder(fold, config, place / "autoencoder")
         fit_anatomy(FoldLatents(fold, place / "autoencoder"), config, place)
+    ours: list[Result] = []
+    missing, started = [], time.perf_counter()
     for title, (train, words) in models().items():
+        if time.perf_counter() - started > 60 * LIMIT_MINUTES:
+            missing.append(title)
+            continue
         print("#", title, file=sys.stderr)
         parts = [predicted(fold, work / fold.name, title, train, words, config) for fold in folds]
         scores[title] = np.concatenate([part["probability"] for part in parts])
         seconds[title] = float(np.median([part["seconds"] for part in parts]))
+        ours = parts if title == OURS else ours
     splits = work / "splits.json"
     first = [[case.name for case in part] for part in (folds[0].training, folds[0].held_out)]
     splits.write_text(json.dumps([dict(zip(("train", "val"), first, strict=True))]))
@@ -140,7 +159,7 @@ def phantom(work: Path, config: Config) -> Result:
     for title, values in scores.items():
         row: Result = {
             "auc": _plain(delong(outcomes, values)),
-            "brier": _plain(brier_score(outcomes, values)),
+            "brier": _plain(brier_score(outcomes, values, config.seed)),
             "training_seconds": seconds[title],
         }
         if title != OURS:
@@ -152,8 +171,31 @@ def phantom(work: Path, config: Config) -> Result:
         "positive": int(outcomes.sum()),
         "ceiling": _plain(delong(outcomes, truth)),
         "models": rows,
+        "missing": missing,
+        "certainty": certainty(outcomes, ours),
         "explanations": explained,
     }
+
+
+def certainty(outcomes: np.ndarray, parts: list[Result]) -> Result:
+    """What PattenNet's intervals, sets and flags are worth on held-out patients."""
+    keys = [key for key in parts[0] if key != "seconds"]
+    joined = {key: np.concatenate([part[key] for part in parts]) for key in keys}
+    may_be, n = joined["may_be"], len(outcomes)
+    covered = may_be[np.arange(n), outcomes]
+    slope = calibration_slope(outcomes, logit(joined["probability"]))
+    return {
+        "covered": {str(y): _plain(_share(covered[outcomes == y])) for y in (0, 1)},
+        "one_class": _plain(_share(may_be.sum(1) == 1)),
+        "unfamiliar": _plain(_share(joined["unfamiliar"])),
+        "interval_width": float(np.median(joined["high"] - joined["low"])),
+        "mean_probability": float(joined["probability"].mean()),
+        "calibration_slope": _plain(slope.slope),
+    }
+
+
+def _share(of: np.ndarray) -> Interval:
+    return wilson(int(of.sum()), len(of))
 
 
 def vessels(work: Path) -> Result:
@@ -171,7 +213,8 @@ def vessels(work: Path) -> Result:
         train_autoencoder(fold, config, place / "autoencoder")
         for title, train in chosen.items():
             print("#", title, "vessels", seed, file=sys.stderr)
-            runs[title].append(predicted(fold, place, title, train, (), config))
+            words = ON_MAPS if title == OURS else ()
+            runs[title].append(predicted(fold, place, title, train, words, config))
     found: Result = {"n": len(outcomes), "positive": int(outcomes.sum()), "models": {}}
     means = {
         title: np.mean([run["probability"] for run in of], axis=0) for title, of in runs.items()
@@ -204,7 +247,13 @@ def page(found: Result, config: Config) -> Iterator[str]:
     yield "Its docstring says how."
     if note := os.environ.get("NOTE"):
         yield note
-    of = found["phantom"]
+    if "phantom" in found:
+        yield from phantom_page(found["phantom"])
+    if "vessels" in found:
+        yield from vessels_page(found["vessels"])
+
+
+def phantom_page(of: Result) -> Iterator[str]:
     yield from ["", "## Phantom patients, reference masks", ""]
     yield (
         f"{of['n']} patients, {of['positive']} positive, {FOLDS} folds, pooled out of fold. "
@@ -223,8 +272,21 @@ def page(found: Result, config: Config) -> Iterator[str]:
             f"| {title} | {_text(row['auc'])} {apart}| {row['brier']['value']:.3f} "
             f"| {row['training_seconds']:.0f} |"
         )
+    if of["missing"]:
+        yield from ["", f"Not run within the time: {', '.join(of['missing'])}."]
+    sure = of["certainty"]
+    yield from ["", "How sure PattenNet says it is, out of fold:", ""]
+    for y, share in sure["covered"].items():
+        yield f"- its 90 % sets hold {y} in {_text(share)} of those who are {y};"
+    yield f"- they hold one class alone in {_text(sure['one_class'])};"
+    yield f"- it calls {_text(sure['unfamiliar'])} unfamiliar, of whom none is;"
+    yield f"- mean probability {sure['mean_probability']:.3f} where {of['positive'] / of['n']:.3f}"
+    yield f"  are positive, calibration slope {_text(sure['calibration_slope'])};"
+    yield f"- the median interval is {sure['interval_width']:.2f} wide."
     yield from explained_page(of["explanations"])
-    of = found["vessels"]
+
+
+def vessels_page(of: Result) -> Iterator[str]:
     yield from ["", "## VesselMNIST3D, official split", ""]
     yield f"{of['n']} test cases, {of['positive']} positive; the mean of five seeds."
     yield from [
@@ -262,7 +324,11 @@ def main() -> None:
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     config = load_config("cpu", overrides=SETTINGS)
-    found = {"phantom": phantom(options.work, config), "vessels": vessels(options.work)}
+    found: Result = {}
+    if "phantom" in DATASETS:
+        found["phantom"] = phantom(options.work, config)
+    if "vessels" in DATASETS:
+        found["vessels"] = vessels(options.work)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     if options.page:

@@ -58,4 +58,4 @@ between .874 (ResNet-18) and .966.
 
 EOF
 run cohort import "$data/medmnist3d/vesselmnist3d.npz" vessels
-run classify train vessels vessels-model --json
+run classify train vessels vessels-model --set classifier.features=maps --set 'classifier.readings=[deep]' --json

@@ -6,10 +6,13 @@ from scipy import ndimage
 
 from neonet3d.errors import RunError
 from neonet3d.generation.masks import (
+    ELASTIC_MM,
+    ELASTIC_REACH_MM,
     ROTATION_DEG,
     SCALE,
     VOLUME_KEPT,
     Deformation,
+    _elastic_mm,
     deform_mask,
     draw_deformation,
 )
@@ -108,3 +111,15 @@ def test_a_tumour_of_lone_voxels_cannot_be_kept() -> None:
     old[8:32:3, 8:28:3, 4:14:3] = TUMOUR
     with pytest.raises(RunError, match=r"20 deformations .* lost its tumour"):
         deform_mask(old, SCHEMA, SPACING_MM, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 8), (64, 64, 32)])
+def test_the_elastic_part_moves_no_patch_and_bends_all_alike(shape: tuple[int, int, int]) -> None:
+    """How far neighbours 8 mm apart move against each other does not depend on the patch."""
+    rng, spacing = np.random.default_rng(0), np.array([2.0, 2.0, 4.0])
+    fields = np.stack([_elastic_mm(shape, spacing, rng) for _ in range(200)])
+    assert np.abs(fields.mean((1, 2, 3))).max() < 1e-9
+    bend = (fields[:, 4:] - fields[:, :-4]).std()
+    # Of Gaussian noise smoothed by sigma: correlation exp(-d^2 / (4 sigma^2)).
+    correlation = np.exp(-((8 / (ELASTIC_REACH_MM / 2)) ** 2) / 4)
+    assert bend == pytest.approx(ELASTIC_MM * np.sqrt(2 * (1 - correlation)), rel=0.1)

@@ -45,6 +45,27 @@ def test_the_official_split_and_the_outcome_come_through(tmp_path: Path) -> None
     assert description["neonet3d"]["source"]["spacing"] == "unknown; 1 mm is written"
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("vesselmnist3d.npz", "vessel"), ("tubesmnist3d.npz", "shape")]
+)
+def test_a_shape_is_its_own_mask(tmp_path: Path, name: str, shape: str) -> None:
+    made = arrays()
+    for split in COUNTS:
+        made[f"{split}_images"] = 255 * (made[f"{split}_images"] > 200).astype(np.uint8)
+    cohort = import_medmnist(saved(tmp_path, made, name), tmp_path / "out", outcome_name="wide")
+    assert cohort.schema.names == ("background", shape)
+    for case in cohort:
+        image, mask = case.read_with_mask()
+        np.testing.assert_array_equal(mask.data, image.data > 0)
+    # One image of grey levels, and all of them are images.
+    made["test_images"][0, 0, 0, 0] = 7
+    (tmp_path / "grey").mkdir()
+    source = saved(tmp_path / "grey", made, name)
+    grey = import_medmnist(source, tmp_path / "grey" / "out", outcome_name="wide")
+    assert grey.schema.names == ("background",)
+    assert all(case.mask_path is None for case in grey)
+
+
 def test_another_data_set_needs_a_name_for_its_outcome(tmp_path: Path) -> None:
     source = saved(tmp_path, arrays(), "nodulemnist3d_64.npz")
     with pytest.raises(InputError, match="Name the outcome"):

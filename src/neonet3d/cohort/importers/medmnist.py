@@ -1,8 +1,9 @@
 """Import from a MedMNIST3D file (MedMNIST v2, Yang et al., Scientific Data 2023).
 
 A ``.npz`` with ``{train,val,test}_images`` (n, x, y, z) uint8 and ``{train,val,test}_labels``
-(n, 1). There are no masks, no patients and no voxel size: each sample counts as its own patient,
-and 1 mm is written for want of the truth.
+(n, 1). There are no patients and no voxel size: each sample counts as its own patient, and 1 mm is
+written for want of the truth. There are no masks either; but where every image is a shape, of two
+values, the shape is its own mask.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from neonet3d.types import Advance, LabelSchema, no_advance
 
 SPLITS = ("train", "val", "test")
 OUTCOME_NAMES = {"vesselmnist3d": "aneurysm"}  # 0 = vessel, 1 = aneurysm
+SHAPE_NAMES = {"vesselmnist3d": "vessel"}  # of what a binary image shows
 
 Samples = tuple[UInt8[np.ndarray, "n x y z"], Int[np.ndarray, " n"]]
 
@@ -42,7 +44,7 @@ def import_medmnist(
         advance: called once per sample.
 
     Returns:
-        Cases ``train_0000``, ...: split and index in the file.
+        Cases ``train_0000``, ...: split and index in the file. Binary images come with masks.
 
     Raises:
         InputError: not a MedMNIST3D file, labels of more than two classes, an outcome without a
@@ -51,10 +53,12 @@ def import_medmnist(
     outcome_name = outcome_name or _known_outcome(source)
     samples = {split: _read_split(source, split) for split in SPLITS}
     _require_binary(source, np.concatenate([labels for _, labels in samples.values()]))
+    shapes = all(_of_two_values(images) for images, _ in samples.values())
+    names = ("background", _shape_name(source)) if shapes else ("background",)
     with new_folder(out) as folder:
         writer = CohortWriter(
             folder,
-            LabelSchema(("background",)),
+            LabelSchema(names),
             outcome_name=outcome_name,
             channel="unknown",
             durable=False,
@@ -68,7 +72,8 @@ def import_medmnist(
                         f"{image.flat[0]}. The file is damaged; download it again."
                     )
                 volume = Volume(image, np.eye(4))
-                writer.add(name, volume, None, outcome=int(label), extra={"split": split})
+                mask = volume.with_data((image > 0).astype(np.uint8)) if shapes else None
+                writer.add(name, volume, mask, outcome=int(label), extra={"split": split})
                 advance(note=name)
         writer.finish(
             {
@@ -91,6 +96,19 @@ def _known_outcome(source: Path) -> str:
         f"{source} does not say what its label 1 means. Name the outcome, such as "
         "'--outcome malignant'."
     )
+
+
+def _shape_name(source: Path) -> str:
+    for dataset, name in SHAPE_NAMES.items():
+        if source.stem.startswith(dataset):
+            return name
+    return "shape"
+
+
+def _of_two_values(images: UInt8[np.ndarray, "n x y z"]) -> bool:
+    """0 and one other; a shape of several grey levels is an image."""
+    counts = np.bincount(images.ravel(), minlength=256)
+    return bool(counts[0] > 0 and (counts[1:] > 0).sum() == 1)
 
 
 def count_samples(source: Path) -> int:
