@@ -175,6 +175,7 @@ class SamplerConfig(Section):
 
 class BalanceConfig(Section):
     mode: Literal["rare_class", "both_classes", "pretrain"]
+    masks: Literal["either", "same"]
     synthetic_share: float = Field(ge=0, lt=1)
     adherence_quantile: float = Fraction
     attempts: PositiveInt

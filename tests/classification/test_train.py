@@ -302,6 +302,21 @@ def test_a_member_never_saw_what_it_left_out(
             assert parts[case] != member
 
 
+def test_a_synthetic_set_alone_is_judged_by_itself(
+    write_patches: Callable[..., Cohort],
+    fold: Fold,
+    encoder_folder: Path,
+    tiny: Config,
+    tmp_path: Path,
+) -> None:
+    alone = write_patches(6, seed=21, synthetic=[True] * 6)
+    train_patten(Fold("all", alone, fold.held_out), encoder_folder, tiny, tmp_path / "patten")
+    classifier = Classifier.load(tmp_path / "patten")
+    assert classifier.prevalence == pytest.approx(0.5)
+    assert classifier.card.parts["judged_cases"] == 6
+    assert np.isfinite(classifier.predict(fold.held_out)).all()
+
+
 def test_parts_hold_both_classes_and_keep_patients_together() -> None:
     outcomes = torch.tensor([0, 1] * 8)
     patients = [f"p{i // 4}" for i in range(16)]

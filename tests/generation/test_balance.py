@@ -26,9 +26,8 @@ from neonet3d.types import LabelSchema
 
 
 def recipe(mode: str, share: float = 0.33) -> BalanceConfig:
-    return BalanceConfig.model_validate(
-        {"mode": mode, "synthetic_share": share, "adherence_quantile": 0.1, "attempts": 2}
-    )
+    told = {"mode": mode, "masks": "either", "synthetic_share": share}
+    return BalanceConfig.model_validate(told | {"adherence_quantile": 0.1, "attempts": 2})
 
 
 @pytest.mark.parametrize(
@@ -146,6 +145,25 @@ def test_one_to_one_with_provenance(
     same = [a.digest() == b.digest() for a, b in zip(balanced, again, strict=True)]
     assert all(same)
     assert any(a.digest() != c.digest() for a, c in zip(balanced, other, strict=True))
+
+
+def test_masks_keep_their_outcome_where_it_is_asked_for(
+    patients: Cohort, trained: Any, tiny_config: Callable[[int], Config], tmp_path: Path
+) -> None:
+    balance_cohort(
+        patients,
+        trained.generator,
+        segmenter(nothing, ORGANS),
+        tmp_path / "out",
+        recipe("both_classes").model_copy(update={"masks": "same"}),
+        tiny_config(0).sampler,
+        seed=1,
+    )
+    digests = {case.digest()[:16]: case.outcome for case in patients}
+    table = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", dtype=str)
+    drawn = table[table["synthetic"] == "1"]
+    assert len(drawn) == 6
+    assert [digests[source] for source in drawn["source_mask"]] == drawn["pni"].astype(int).tolist()
 
 
 def test_a_gate_that_never_opens(

@@ -64,7 +64,7 @@ def build_ensemble(card: ArtefactCard) -> PattenEnsemble:
 def build_certainty(card: ArtefactCard) -> Certainty:
     """Unfitted, of a card's number of cases and encoder."""
     channels = card.parts["autoencoder"]["latent_channels"]
-    return Certainty(card.parts["real_cases"], 2 * channels + BANDS)
+    return Certainty(card.parts["judged_cases"], 2 * channels + BANDS)
 
 
 def build_prior(card: ArtefactCard) -> AnatomyPrior | None:

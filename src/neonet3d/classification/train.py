@@ -24,6 +24,7 @@ from neonet3d.classification.training_set import (
     balanced_weights,
     draw_balanced,
     inner_folds,
+    judged,
     log_odds,
     require_trainable,
     training_patches,
@@ -107,13 +108,14 @@ def train_patten(
     regions = region_names(fold.training.schema) if has_masks(fold) else ("whole",)
     patients = patients_of(fold.training)
     parts = inner_folds(outcomes, patients, settings.members, seed=config.seed)
-    members, real = int(parts.max()) + 1, [not case.synthetic for case in fold.training]
+    members = int(parts.max()) + 1
+    known = judged(torch.tensor([case.synthetic for case in fold.training])).numpy()
     sizes = {
         "autoencoder": parent.config,
         "regions": list(regions),
         "anatomy_cases": 0 if anatomy is None else len(anatomy.bank.outcomes),
         "members": members,
-        "real_cases": sum(real),
+        "judged_cases": len(known),
     }
     card = card.model_copy(update={"parts": sizes})
     if claim_folder(folder, card):
@@ -174,7 +176,6 @@ def train_patten(
                 shell_mm=settings.shell_mm,
             )
     left_out = ensemble_logits(network, features)[parts, np.arange(len(parts))]
-    known = np.flatnonzero(real)
     labels, said = outcomes.numpy()[known], left_out[known]
     model.certainty.fit(said, labels, features.traits.numpy()[known], parts[known])
     facts = {"training_loss": loss, "left_out_auc": auc(labels, said)}

@@ -41,8 +41,17 @@ def training_patches(fold: Fold, card: ArtefactCard) -> Patches:
 
 
 def log_odds(outcomes: Int[Tensor, " n"], synthetic: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Log odds of the outcome among the real training cases."""
-    return torch.logit(outcomes[~synthetic].double().mean()).float()
+    """Log odds of the outcome among the real training cases; of all, where there are none."""
+    return torch.logit(outcomes[judged(synthetic)].double().mean()).float()
+
+
+def judged(synthetic: Bool[Tensor, " n"]) -> Int[Tensor, " m"]:
+    """The cases that say how common an outcome is and how good a model: the real ones.
+
+    A synthetic set alone (``balance.mode=pretrain``) has only itself to be judged by.
+    """
+    rows = (~synthetic).nonzero()[:, 0]
+    return rows if len(rows) else torch.arange(len(synthetic))
 
 
 def balanced_weights(

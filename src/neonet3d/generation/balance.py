@@ -7,9 +7,10 @@ draws the same share of them from each. ``pretrain`` gives as many synthetic cas
 the larger has real ones, and none of the real ones: a 1:1 set to train on before the real cases.
 
 A synthetic case starts from the deformed mask of a training case. ``rare_class`` takes the masks of
-that class. The other two take any: where each mask comes with one outcome only, a classifier learns
-the masks by heart (``docs/results/generator.md`` has both ways). What a mask does say of the
-outcome, the real cases teach.
+that class. The other two take those of either (``masks``): where each mask comes with one outcome
+only, a classifier learns the masks by heart (``docs/results/generator.md`` has both ways). What a
+mask does say of the outcome, the real cases teach. Only where it says nearly all, as the shape of
+a vessel does of an aneurysm, must the outcome keep its own (``masks="same"``).
 """
 
 from __future__ import annotations
@@ -114,7 +115,8 @@ def balance_cohort(
                 f"{training.root} has no case with {training.outcome_name} = {outcome}, so there "
                 "is nothing to draw it after. Balance a fold that holds both classes."
             )
-        sources = of_class if config.mode == "rare_class" else training.cases
+        own = config.mode == "rare_class" or config.masks == "same"
+        sources = of_class if own else training.cases
         pending = list(range(count))
         for attempt in range(config.attempts):
             if not pending:
