@@ -245,6 +245,10 @@ def _text(of: Result, digits: int = 3) -> str:
     return f"{of['value']:.{digits}f} [{of['low']:.{digits}f}, {of['high']:.{digits}f}]"
 
 
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def page(found: Result, config: Config) -> Iterator[str]:
     yield "# PattenNet beside its baselines"
     yield ""
@@ -273,7 +277,7 @@ def phantom_page(of: Result) -> Iterator[str]:
     ]
     for title, row in of["models"].items():
         minus = row.get("ours_minus")
-        apart = "| | " if minus is None else f"| {_text(minus)} | {minus['p']:.3f} "
+        apart = "| | " if minus is None else f"| {_text(minus)} | {_p_value(minus['p'])} "
         yield (
             f"| {title} | {_text(row['auc'])} {apart}| {row['brier']['value']:.3f} "
             f"| {row['training_seconds']:.0f} |"
@@ -308,7 +312,7 @@ def vessels_page(of: Result) -> Iterator[str]:
         )
     minus = of["ours_minus_resnet"]
     yield ""
-    yield f"Paired DeLong test of the mean probabilities: {_text(minus)}, p = {minus['p']:.3f}."
+    yield f"Paired DeLong test of the mean probabilities: {_text(minus)}, p {_p_value(minus['p'])}."
 
 
 def explained_page(of: Result) -> Iterator[str]:

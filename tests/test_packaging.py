@@ -25,7 +25,7 @@ MODULES = sorted(
 LONGEST_FILE = 330
 FLOORS = (
     ("errors",),
-    ("types", "config"),
+    ("types", "config", "config_classification", "config_section"),
     ("cohort",),
     ("metrics",),
     ("engine",),

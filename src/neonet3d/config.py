@@ -11,40 +11,33 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     ValidationError,
-    model_validator,
 )
 
+from neonet3d.config_classification import AttentionName as AttentionName
+from neonet3d.config_classification import BaselineConfig as BaselineConfig
+from neonet3d.config_classification import BaselineName as BaselineName
+from neonet3d.config_classification import ClassifierConfig as ClassifierConfig
+from neonet3d.config_classification import ClinicalConfig as ClinicalConfig
+from neonet3d.config_classification import EncoderKind as EncoderKind
+from neonet3d.config_classification import FeatureKind as FeatureKind
+from neonet3d.config_classification import RadiomicsConfig as RadiomicsConfig
+from neonet3d.config_section import Fraction, Section
+from neonet3d.config_section import LoopConfig as LoopConfig
 from neonet3d.errors import InputError
 
 PRESETS = ("demo", "cpu", "gpu", "liver")
-Fraction = Field(ge=0, le=1)
 Sizes = tuple[PositiveInt, PositiveInt, PositiveInt]
 Lengths = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LoopConfig(Section):
-    """One training loop (``engine/loop.py``)."""
-
-    steps: PositiveInt
-    batch_size: PositiveInt
-    learning_rate: PositiveFloat
-    weight_decay: float = Field(ge=0)
-    ema_decay: float = Fraction
 
 
 class PhantomConfig(Section):
@@ -64,13 +57,6 @@ class RoiConfig(Section):
 
 
 NetworkName = Literal["unet", "vnet", "attention_unet", "segresnet", "dynunet"]
-EncoderKind = Literal["frozen", "random", "trainable"]
-FeatureKind = Literal["residual", "maps"]
-ReadingName = Literal["deep", "appearance"]
-AttentionName = Literal["cbam", "danet", "channel", "spatial", "none"]
-BaselineName = Literal[
-    "resnet18", "resnet50", "densenet121", "efficientnet_b0", "seresnet50", "vit"
-]
 
 
 class SegmenterPlan(Section):
@@ -179,61 +165,6 @@ class BalanceConfig(Section):
     synthetic_share: float = Field(ge=0, lt=1)
     adherence_quantile: float = Fraction
     attempts: PositiveInt
-
-
-class ClassifierConfig(Section):
-    """PattenNet (``classification/patten.py``)."""
-
-    features: FeatureKind
-    readings: tuple[ReadingName, ...] = Field(min_length=1)
-    channels: PositiveInt
-    attention: AttentionName
-    encoder: EncoderKind
-    masks_as_channels: bool
-    members: int = Field(ge=2)
-    shell_mm: PositiveFloat
-    dropout: float = Fraction
-    encodings: PositiveInt
-    loop: LoopConfig
-
-    @model_validator(mode="after")
-    def _anatomy_is_of_the_frozen_encoder(self) -> Self:
-        if self.encoder != "frozen" and self.needs_anatomy:
-            raise ValueError(
-                f"the anatomy prior belongs to the frozen encoder; with a {self.encoder} one say "
-                "features=maps and readings=[deep]"
-            )
-        return self
-
-    @property
-    def needs_anatomy(self) -> bool:
-        """Whether it reads what the anatomy prior leaves, which takes masks."""
-        return self.features == "residual" or "appearance" in self.readings
-
-
-class BaselineConfig(Section):
-    network: BaselineName
-    width: PositiveFloat
-    loop: LoopConfig
-
-    @model_validator(mode="after")
-    def _width_is_of_resnets(self) -> Self:
-        if self.width != 1 and not self.network.startswith("resnet"):
-            raise ValueError(f"only a resnet has a width; for {self.network} it must be 1")
-        return self
-
-
-class RadiomicsConfig(Section):
-    """Features of ``classification/radiomics``."""
-
-    bins: PositiveInt
-    shell_mm: PositiveFloat
-
-
-class ClinicalConfig(Section):
-    """Clinical variables of ``classification/clinical.py``."""
-
-    columns: tuple[str, ...]
 
 
 class StudyConfig(Section):

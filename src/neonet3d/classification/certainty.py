@@ -148,7 +148,12 @@ class Certainty(nn.Module):
 def _gaussian(
     traits: Float[np.ndarray, "n d"],
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """Mean and precision, the covariance shrunk (Ledoit & Wolf 2004) on standardised traits."""
+    """Mean and precision, the covariance shrunk (Ledoit & Wolf 2004) on standardised traits.
+
+    Of one case there is no covariance: every trait counts in its own unit.
+    """
+    if len(traits) == 1:
+        return traits[0], np.eye(traits.shape[1])
     mean, spread = traits.mean(0), traits.std(0).clip(1e-6)
     fitted = LedoitWolf(assume_centered=True).fit((traits - mean) / spread)
     return mean, fitted.precision_ / np.outer(spread, spread)
