@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from neonet3d.classification.certainty import COVERAGE, UNFAMILIAR, Certainty
+from neonet3d.metrics.recalibration import TEMPERATURES
 
 N = 3000
 
@@ -43,6 +44,7 @@ def test_the_order_of_cases_stays_even_where_logits_are_worth_nothing() -> None:
     certainty = Certainty(40, 2)
     certainty.fit(-np.abs(logits) * outcomes, outcomes, rng.normal(size=(40, 2)), np.arange(40) % 4)
     assert (np.diff(certainty.probability(np.sort(logits))) >= 0).all()
+    assert float(certainty.slope) == 1 / TEMPERATURES[1]  # as flat as it may be
 
 
 def test_sets_cover_both_classes() -> None:

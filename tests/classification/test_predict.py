@@ -153,6 +153,19 @@ def test_a_classifier_without_masks_looks_at_none(
     np.testing.assert_array_equal(classifier.predict(new), classifier.predict(bare(new)))
 
 
+def test_masks_without_liver_or_tumour_are_read_all_the_same(
+    write_patches: Callable[..., Cohort], tiny: Config, tmp_path: Path
+) -> None:
+    """Their anatomy is, though they give the pooling no regions."""
+    schema = LabelSchema(("background", "anterior", "portal_vein", "posterior"))
+    classifier = fit(write_patches(4, seed=8, schema=schema), tiny, tmp_path)
+    assert classifier.card.parts["regions"] == ["whole"]
+    new = write_patches(2, seed=9, schema=schema)
+    assert np.isfinite(classifier.predict(new)).all()
+    with pytest.raises(InputError, match="needs a mask for every case"):
+        classifier.predict(bare(new))
+
+
 def test_a_patten_says_how_sure_it_is(models: Path, fold: Fold) -> None:
     classifier = Classifier.load(models / "patten")
     found = classifier.assess(fold.held_out)

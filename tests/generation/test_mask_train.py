@@ -6,14 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import draw_shifts, load_label_maps
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import Config
 from neonet3d.engine.artefact import read_card
+from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError, RunError
+from neonet3d.generation.latents import LARGEST_SHIFT, n_views
 from neonet3d.generation.mask_generator import MaskGenerator
 from neonet3d.generation.mask_train import train_mask_generator
 from neonet3d.types import LabelSchema
@@ -63,6 +67,27 @@ def test_both_parts_are_artefacts_of_one_training(trained: Any) -> None:
     assert flow.training_cases == trained.generator.card.training_cases
     assert flow.grid == trained.generator.card.grid
     assert set(autoencoder.facts["training_dice"]) == {"liver", "portal_vein", "tumour"}
+
+
+def test_the_flow_draws_around_the_mean_of_each_place(
+    masks: MaskGenerator, patients: Cohort
+) -> None:
+    """That of the training latents in all positions, and drawing adds it."""
+    maps, _ = load_label_maps(patients, masks.card.grid)
+    shifts = draw_shifts(n_views(len(patients)), LARGEST_SHIFT, seed=0)
+    with torch.no_grad(), fabric().autocast():
+        latents = [masks.autoencoder.encode(shift.apply(maps)).float() for shift in shifts]
+    expected = torch.cat(latents).mean(0)
+    torch.testing.assert_close(masks.flow.place_mean, expected, rtol=0.02, atol=0.02)
+    assert float(expected.abs().max()) > 0.5
+    generators = [torch.Generator().manual_seed(0) for _ in range(3)]
+    told = masks.statistics.draw(2, generators[0])
+    drawn = masks._draw(told, generators[1], 1.0, None)
+    kept = masks.flow.place_mean.clone()
+    masks.flow.place_mean.zero_()
+    without = masks._draw(told, generators[2], 1.0, None)
+    masks.flow.place_mean.copy_(kept)
+    assert not torch.equal(drawn, without)
 
 
 def test_tumours_have_the_volume_asked_for(masks: MaskGenerator) -> None:

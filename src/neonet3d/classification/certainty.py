@@ -3,7 +3,8 @@
 Each member was trained without one part of the training cases, and all of it that is fitted here
 is fitted on its logits of that part: the scale of probabilities, prediction sets with a coverage,
 and how unlike the other cases a familiar case may be. Encoder and anatomy prior did see those cases
-(never those of a held-out fold, and never their outcomes); that is a limit of it, and our choice.
+(never those of a held-out fold, and, unless the encoder is trained along, never their outcomes);
+that is a limit of it, and our choice.
 """
 
 from __future__ import annotations

@@ -20,8 +20,12 @@ from torch import Tensor
 
 from neonet3d.classification.features import FrozenFeatures
 from neonet3d.classification.patten import PattenEnsemble, PattenNet
-from neonet3d.classification.patten_model import PattenClassifier, ensemble_logits
-from neonet3d.classification.predict import Classifier, patten_features
+from neonet3d.classification.patten_model import (
+    PattenClassifier,
+    ensemble_logits,
+    patten_features,
+)
+from neonet3d.classification.predict import Classifier
 from neonet3d.cohort.patches import Patches
 from neonet3d.config import ClassifierConfig
 from neonet3d.engine.device import fabric

@@ -21,7 +21,7 @@ from neonet3d.config import FeatureKind
 from neonet3d.engine.device import fabric
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Encoder
-from neonet3d.generation.latents import ENCODE_BATCH
+from neonet3d.generation.latents import ENCODE_BATCH, centre_latents
 from neonet3d.generation.wavelet import haar
 from neonet3d.types import ImageBatch, LabelSchema, LatentBatch
 
@@ -90,7 +90,8 @@ def encode_patches(
     latents = _latents(encoder, patches)
     amplitudes = torch.zeros(len(patches), 0)
     if anatomy is not None:
-        centred, amplitudes = _explained(anatomy, latents, patches)
+        maps = patches.required_label_maps()
+        centred, amplitudes = centre_latents(anatomy, latents, maps)
     if kind == "maps":
         levels = _encoded(encoder, patches, orientations)
     else:
@@ -137,18 +138,6 @@ def _latents(encoder: Encoder, patches: Patches) -> LatentBatch:
         with here.autocast():
             found.append(encoder(here.to_device(part)[:, None]).float().cpu())
     return torch.cat(found)
-
-
-def _explained(
-    anatomy: AnatomyPrior, latents: LatentBatch, patches: Patches
-) -> tuple[LatentBatch, Float[Tensor, "n k"]]:
-    """Standardised differences from the anatomy's mean, and amplitudes; on the CPU."""
-    here = fabric()
-    maps = patches.required_label_maps().split(ENCODE_BATCH)
-    parts = zip(latents.split(ENCODE_BATCH), maps, strict=True)
-    found = [anatomy.centred(here.to_device(z), here.to_device(m)) for z, m in parts]
-    centred, amplitudes = zip(*found, strict=True)
-    return torch.cat(centred).cpu(), torch.cat(amplitudes).cpu()
 
 
 def _encoded(encoder: Encoder, patches: Patches, orientations: list[Orientation]) -> Levels:

@@ -118,7 +118,7 @@ class PattenNet(nn.Module):
         if self.head is None:
             return self.appearance_bias.new_zeros(n)
         pooled = []
-        for level, where, weight in zip(refined, regions, self.gaze_weights(refined), strict=False):
+        for level, where, weight in zip(refined, regions, self.gaze_weights(refined), strict=True):
             pooled.append(region_statistics(level, where))
             pooled.append(torch.einsum("bcxyz,bqxyz->bc", level, weight))
         logit: Tensor = self.head(torch.cat(pooled, dim=1))

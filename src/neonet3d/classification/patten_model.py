@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import nn
 
 from neonet3d.classification.certainty import Certainty
-from neonet3d.classification.features import FrozenFeatures
+from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
 from neonet3d.classification.patten import PattenEnsemble
+from neonet3d.cohort.patches import Patches
 from neonet3d.config import AutoencoderConfig, ClassifierConfig
 from neonet3d.engine.artefact import ArtefactCard
 from neonet3d.engine.device import fabric
@@ -73,6 +76,31 @@ def build_prior(card: ArtefactCard) -> AnatomyPrior | None:
         return None
     channels = card.parts["autoencoder"]["latent_channels"]
     return AnatomyPrior(card.schema_, channels, latent_shape(card), card.parts["anatomy_cases"])
+
+
+def patten_features(
+    model: PattenClassifier, card: ArtefactCard, patches: Patches, n_encodings: int
+) -> FrozenFeatures:
+    """What PattenNet reads of patches on its grid, in so many orientations, the patch's own first.
+
+    Raises:
+        InputError: a case without a mask where the classifier was trained on masks.
+    """
+    if card.parts["regions"] == ["whole"] and model.anatomy is None:  # no mask is looked at
+        patches = replace(patches, label_maps=None)
+    else:
+        patches.required_label_maps()
+    orientations = encodings_of(card.grid, n_encodings, seed=card.seed)
+    settings = card.settings(ClassifierConfig)
+    return encode_patches(
+        model.encoder,
+        model.anatomy,
+        settings.features,
+        patches,
+        card.schema_,
+        orientations,
+        shell_mm=settings.shell_mm,
+    )
 
 
 @torch.inference_mode()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch import Tensor
 from neonet3d.classification.baseline import VolumeClassifier
 from neonet3d.classification.certainty import Prediction
 from neonet3d.classification.clinical import ClinicalColumn, clinical_table
-from neonet3d.classification.features import FrozenFeatures, encode_patches, encodings_of
 from neonet3d.classification.logistic import LogisticModel
 from neonet3d.classification.patten_model import (
     PREDICT_BATCH,
@@ -23,6 +21,7 @@ from neonet3d.classification.patten_model import (
     build_ensemble,
     build_prior,
     ensemble_logits,
+    patten_features,
 )
 from neonet3d.classification.radiomics.patient import radiomics_table
 from neonet3d.classification.train_baseline import build_baseline
@@ -153,28 +152,3 @@ def _from_table(model: Model, table: Float[np.ndarray, "n f"]) -> Float[Tensor, 
     assert isinstance(model, LogisticModel)
     logits = model(fabric().to_device(torch.from_numpy(table)))
     return model.probability(logits).float().cpu()
-
-
-def patten_features(
-    model: PattenClassifier, card: ArtefactCard, patches: Patches, n_encodings: int
-) -> FrozenFeatures:
-    """What PattenNet reads of patches on its grid, in so many orientations, the patch's own first.
-
-    Raises:
-        InputError: a case without a mask where the classifier was trained on masks.
-    """
-    if card.parts["regions"] == ["whole"]:  # trained without masks: none are looked at
-        patches = replace(patches, label_maps=None)
-    else:
-        patches.required_label_maps()
-    orientations = encodings_of(card.grid, n_encodings, seed=card.seed)
-    settings = card.settings(ClassifierConfig)
-    return encode_patches(
-        model.encoder,
-        model.anatomy,
-        settings.features,
-        patches,
-        card.schema_,
-        orientations,
-        shell_mm=settings.shell_mm,
-    )

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from neonet3d.classification.features import encode_patches, encodings_of, feature_maps
+from neonet3d.classification.features import encodings_of, feature_maps
 from neonet3d.classification.objective import LogitObjective
 from neonet3d.classification.patten import AMPLITUDE_LIMIT, PattenEnsemble, PattenNet
 from neonet3d.classification.patten_model import (
@@ -18,6 +18,7 @@ from neonet3d.classification.patten_model import (
     build_certainty,
     build_ensemble,
     ensemble_logits,
+    patten_features,
 )
 from neonet3d.classification.regions import region_names
 from neonet3d.classification.training_set import (
@@ -122,19 +123,11 @@ def train_patten(
         return
     patches = training_patches(fold, card)
     encoder = _encoder(settings.encoder, autoencoder, parent, config.seed)
-    orientations = encodings_of(card.grid, settings.encodings, seed=config.seed)
-    features = encode_patches(
-        encoder,
-        anatomy,
-        settings.features,
-        patches,
-        fold.training.schema,
-        orientations,
-        shell_mm=settings.shell_mm,
-    )
     network = seeded(config.seed, lambda: build_ensemble(card))
     network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     model = PattenClassifier(encoder, anatomy, network, build_certainty(card))
+    features = patten_features(model, card, patches, settings.encodings)
+    orientations = encodings_of(card.grid, settings.encodings, seed=config.seed)
     kept = [torch.from_numpy(np.flatnonzero(parts != part)) for part in range(members)]
     if "appearance" in settings.readings:
         for member, rows in zip(network.members, kept, strict=True):
@@ -166,15 +159,8 @@ def train_patten(
             description=f"{fold.name}: PattenNet",
         )
         if trainable:  # what it says of the cases now is not what it said when they were encoded
-            features = encode_patches(
-                encoder.requires_grad_(False),
-                None,
-                settings.features,
-                patches,
-                fold.training.schema,
-                orientations,
-                shell_mm=settings.shell_mm,
-            )
+            encoder.requires_grad_(False)
+            features = patten_features(model, card, patches, settings.encodings)
     left_out = ensemble_logits(network, features)[parts, np.arange(len(parts))]
     labels, said = outcomes.numpy()[known], left_out[known]
     model.certainty.fit(said, labels, features.traits.numpy()[known], parts[known])

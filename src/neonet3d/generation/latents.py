@@ -6,7 +6,7 @@ before encoding; encoding once makes the training of the flow free of the autoen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -93,11 +93,25 @@ def explain_latents(
     anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Residuals and amplitudes of many latents (``AnatomyPrior.explain``), on the CPU."""
+    return _in_parts(anatomy.explain, latents, label_maps)
+
+
+@torch.no_grad()
+def centre_latents(
+    anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What ``AnatomyPrior.centred`` says of many latents, on the CPU."""
+    return _in_parts(anatomy.centred, latents, label_maps)
+
+
+def _in_parts(
+    say: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], latents: Tensor, label_maps: Tensor
+) -> tuple[Tensor, Tensor]:
     here = fabric()
     parts = zip(latents.split(ENCODE_BATCH), label_maps.split(ENCODE_BATCH), strict=True)
-    found = [anatomy.explain(here.to_device(z), here.to_device(maps)) for z, maps in parts]
-    residuals, amplitudes = zip(*found, strict=True)
-    return torch.cat(residuals).cpu(), torch.cat(amplitudes).cpu()
+    found = [say(here.to_device(z), here.to_device(maps)) for z, maps in parts]
+    first, amplitudes = zip(*found, strict=True)
+    return torch.cat(first).cpu(), torch.cat(amplitudes).cpu()
 
 
 def anatomy_residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class MaskFlow(nn.Module):
     """What ``masks/flow`` holds: the flow, and the statistics that its conditions come from.
 
     Buffer ``place_mean`` (c, x, y, z): the mean latent of training at each place, around which the
-    flow draws. Convolutions do not know where they are; without it, organs stray.
+    flow draws: convolutions know little of where they are. It matters most from noise alone.
     """
 
     place_mean: Tensor
