@@ -121,6 +121,7 @@ class UNetConfig(Section):
 
 class ControlNetConfig(Section):
     foreground_weight: PositiveFloat
+    guidance: float = Field(ge=1)
     loop: LoopConfig
 
 

@@ -8,7 +8,12 @@ from torch import Tensor, nn
 from neonet3d.config import LoopConfig, UNetConfig
 from neonet3d.generation.condition import N_SCALES, Condition
 from neonet3d.generation.controlnet import ControlNet, class_fractions
-from neonet3d.generation.objectives import NULL_MASK, ControlObjective, FlowObjective
+from neonet3d.generation.objectives import (
+    NULL_MASK,
+    ControlObjective,
+    FlowObjective,
+    control_error,
+)
 from neonet3d.generation.unet import FlowUNet
 from neonet3d.types import LabelSchema
 
@@ -133,3 +138,30 @@ def test_a_share_of_batches_has_no_mask() -> None:
     for _ in range(1000):
         objective(z, outcome, scale, torch.zeros(2, 3, *LATENT))
     assert np.mean(watched.told) == pytest.approx(1 - NULL_MASK, abs=0.03)
+
+
+class Guided(nn.Module):
+    """At rest without a mask; with one, ``times`` the velocity when every latent is 0.5."""
+
+    def __init__(self, times: float) -> None:
+        super().__init__()
+        self.times = times
+
+    def forward(self, x: Tensor, t: Tensor, condition: Condition, control: object = None) -> Tensor:
+        known = (x - 0.5) / t.view(-1, 1, 1, 1, 1)
+        return torch.zeros_like(x) if condition.fractions is None else self.times * known
+
+
+@pytest.mark.parametrize(("times", "expected"), [(2.5, 0.0), (1.0, 0.36), (0.0, 1.0)])
+def test_the_controlnet_learns_the_guided_velocity(
+    objective: ControlObjective, times: float, expected: float
+) -> None:
+    """u + 2.5 (e - z - u) with u = 0; the loss is the share of the way that is missing, squared."""
+    control = objective.controlnet
+    control.guidance = 2.5
+    z, outcome, scale, maps = batch(8)
+    noise, t = torch.randn(z.shape), torch.linspace(0.1, 0.9, 8)
+    told = Condition.of(outcome, scale).with_mask(class_fractions(maps, len(SCHEMA)))
+    z = torch.full_like(z, 0.5)
+    found = control_error(Guided(times), control, z, noise, t, told, maps)  # type: ignore[arg-type]
+    torch.testing.assert_close(found, expected * (noise - z).square(), rtol=1e-3, atol=1e-6)

@@ -16,9 +16,9 @@ from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError
 from neonet3d.generation.condition import Condition
 from neonet3d.generation.controlnet import class_fractions
-from neonet3d.generation.flow import interpolate
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.latents import ENCODE_BATCH, standardised_latents
+from neonet3d.generation.objectives import control_error
 from neonet3d.generation.sources import drawn_on
 from neonet3d.metrics.interval import Interval
 from neonet3d.metrics.memorisation import (
@@ -233,7 +233,7 @@ def velocity_loss(
     told: Condition,
     noise: Float[Tensor, "c x y z"],
 ) -> Float[Tensor, " b"]:
-    """Squared error of the velocity of each case for one noise, on the CPU.
+    """Squared error of the velocity of each case for one noise, as in training, on the CPU.
 
     The only place of this file that calls the networks.
 
@@ -252,12 +252,9 @@ def velocity_loss(
     gain = generator.autoencoder.encoder.latent_gain.view(-1, 1, 1, 1)
     residual = generator.anatomy.residual(z.float(), maps)
     t = torch.full((len(z),), TIME, device=z.device)
-    x = interpolate(residual, e, t)
     with here.autocast():
-        hint = generator.controlnet.hint_of(maps)
-        velocity = generator.unet(x, t, condition, generator.controlnet(x, t, condition, hint))
-    error = (velocity.float() - (e - residual)).square() * gain
-    return error.mean((1, 2, 3, 4)).cpu()
+        error = control_error(generator.unet, generator.controlnet, residual, e, t, condition, maps)
+    return (error.float() * gain).mean((1, 2, 3, 4)).cpu()
 
 
 def _voxels(patches: Patches) -> Float[np.ndarray, "n v"]:

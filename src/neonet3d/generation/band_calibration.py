@@ -7,8 +7,10 @@ measured on the training fold and taken off, in closed form: in the region of cl
     haar(image)_f  ->  m + shift_kf + gain_kf (haar(image)_f - m),    m the region's own mean,
 
 where gain makes the spread, and shift the mean, of a band what it is in training scans *on average
-over patients* (logarithms for the spread). What differs from draw to draw stays. Having it is our
-choice; for what it can and cannot say of a two-sample test on the same statistics, see the docs.
+over patients* (logarithms for the spread). What differs from draw to draw stays. A block on a
+border belongs to both classes and is moved by either, so what is calibrated is measured again.
+Having it is our choice; for what it can and cannot say of a two-sample test on the same statistics,
+see the docs.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neonet3d.generation.controlnet import one_hot
+from neonet3d.generation.region_features import band_statistics
 from neonet3d.generation.texture import BANDS
 from neonet3d.generation.wavelet import haar, haar_inverse
 from neonet3d.types import ImageBatch, LabelBatch
 
+ROUNDS = 2  # more bring the statistics no nearer on other patients
 LARGEST_GAIN = 2.0  # and the least is its inverse: what is further off is no small error
 
 
@@ -42,19 +46,27 @@ class BandCalibration(nn.Module):
         self.register_buffer("gain", torch.ones(n_classes, BANDS))
         self.register_buffer("shift", torch.zeros(n_classes, BANDS))
 
-    def fit(self, made: Float[np.ndarray, "n k 16"], real: Float[np.ndarray, "m k 16"]) -> None:
+    @torch.no_grad()
+    def fit(
+        self,
+        made: Float[Tensor, "n x y z"],
+        maps: LabelBatch,
+        real: Float[np.ndarray, "m k 16"],
+    ) -> None:
         """Measure both buffers; a class that either side lacks is left as it is.
 
         Args:
-            made, real: ``region_features.band_statistics`` of what was made for the training masks,
-                uncalibrated, and of the training scans.
+            made: what was made for the training masks ``maps``, uncalibrated; on the CPU.
+            real: ``region_features.band_statistics`` of the training scans.
         """
-        means = [_mean_over_cases(side[..., :BANDS]) for side in (made, real)]
-        logs = [_mean_over_cases(np.log(side[..., BANDS:].clip(1e-6))) for side in (made, real)]
-        shift = torch.from_numpy(means[1] - means[0]).nan_to_num(0.0)
-        gain = torch.from_numpy(logs[1] - logs[0]).nan_to_num(0.0).exp()
-        self.shift.copy_(shift)
-        self.gain.copy_(gain.clamp(1 / LARGEST_GAIN, LARGEST_GAIN))
+        here = self.gain.device
+        wanted_mean, wanted_log = _averages(real)
+        for _ in range(ROUNDS):
+            moved = self(made[:, None].to(here), maps.to(here))[:, 0].cpu()
+            mean, log = _averages(band_statistics(moved, maps, self.n_classes))
+            self.shift.add_(torch.from_numpy(wanted_mean - mean).nan_to_num(0.0).to(self.shift))
+            gain = torch.from_numpy(wanted_log - log).nan_to_num(0.0).exp().to(self.gain)
+            self.gain.mul_(gain).clamp_(1 / LARGEST_GAIN, LARGEST_GAIN)
 
     def forward(self, images: ImageBatch, maps: LabelBatch) -> ImageBatch:
         """The calibrated patches, float32; a block between classes is moved by its share of each.
@@ -73,6 +85,14 @@ class BandCalibration(nn.Module):
             moved = torch.einsum("bkxyz,bkf->bfxyz", share, mean + self.shift)
             gain = torch.einsum("bkxyz,kf->bfxyz", share, self.gain)
         return haar_inverse(moved + gain * (bands - centre)).clamp(-1, 1)
+
+
+def _averages(
+    statistics: Float[np.ndarray, "n k 16"],
+) -> tuple[Float[np.ndarray, "k 8"], Float[np.ndarray, "k 8"]]:
+    """Of the means of each band, and of the logarithms of its spread, over cases."""
+    spread = np.log(statistics[..., BANDS:].clip(1e-6))
+    return _mean_over_cases(statistics[..., :BANDS]), _mean_over_cases(spread)
 
 
 def _mean_over_cases(x: Float[np.ndarray, "n k 8"]) -> Float[np.ndarray, "k 8"]:

@@ -45,13 +45,17 @@ class ControlNet(nn.Module):
     """States to add to those of ``unet`` for a given label map.
 
     The map goes through ``hint_of`` once for all steps of a sampler.
+
+    Args:
+        guidance: of the mask, which it is trained to bring about (``objectives.ControlObjective``);
+            1 is none.
     """
 
-    def __init__(self, unet: FlowUNet, n_classes: int) -> None:
+    def __init__(self, unet: FlowUNet, n_classes: int, guidance: float = 1.0) -> None:
         super().__init__()
         if n_classes < 2:
             raise ValueError("a ControlNet needs at least one class beside the background")
-        self.n_classes = n_classes
+        self.n_classes, self.guidance = n_classes, guidance
         self.encoder = copy.deepcopy(unet.encoder).requires_grad_(True)
         c0, c1 = self.encoder.stem.out_channels, self.encoder.down.out_channels
         self.hint = nn.Sequential(

@@ -40,6 +40,5 @@ def fit_calibration(data: FoldLatents, config: Config, folder: Path) -> None:
     }
     real = band_statistics(images, maps, len(card.classes))
     for name, of in made.items():
-        found = band_statistics(of, maps, len(card.classes))
-        generator.calibration_of(name).fit(found, real)
+        generator.calibration_of(name).fit(of, maps, real)
     save_artefact(folder / "calibration", generator.calibrations, card)

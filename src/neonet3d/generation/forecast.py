@@ -155,7 +155,7 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
         frozen = unet()
         return ControlObjective(
             frozen,
-            ControlNet(frozen, len(schema)),
+            ControlNet(frozen, len(schema), config.controlnet.guidance),
             gain,
             schema,
             config.controlnet.foreground_weight,

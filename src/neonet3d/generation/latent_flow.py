@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from neonet3d.config import AutoencoderConfig, SamplerName, UNetConfig
+from neonet3d.config import AutoencoderConfig, ControlNetConfig, SamplerName, UNetConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import cast_frozen, fabric
 from neonet3d.errors import InputError
@@ -60,7 +60,7 @@ class LatentFlow(nn.Module):
         unet, unet_card = load_unet(folder / "unet", parent, anatomy_card)
         card = read_card(folder / "controlnet", kind="ControlNet")
         require_parent(folder / "controlnet", card, "unet", unet_card)
-        controlnet = ControlNet(unet, len(card.classes))
+        controlnet = ControlNet(unet, len(card.classes), card.settings(ControlNetConfig).guidance)
         load_weights(folder / "controlnet", controlnet, card)
         model = cls(autoencoder, anatomy, unet, controlnet, card).eval()
         for network in (autoencoder, unet, controlnet):

@@ -17,7 +17,8 @@ from neonet3d.types import LabelMap, LabelSchema, Shape, Triple
 
 ROTATION_DEG = 8.0  # largest, about each axis
 SCALE = 0.12  # largest relative change of size
-ELASTIC_MM = 2.5  # standard deviation of the elastic displacement
+ELASTIC_MM = 2.5  # standard deviation of the elastic displacement, at most
+ELASTIC_SHARE = 1 / 32  # and of a patch's shortest side: what fills a small patch is thin
 ELASTIC_REACH_MM = 20.0  # over which it varies
 MARGIN_SIGMAS = 3.0  # of the smoothing, drawn around a patch
 VOLUME_KEPT = (0.6, 1.6)  # of the tumour
@@ -64,16 +65,17 @@ def draw_deformation(shape: Shape, spacing_mm: Triple, rng: np.random.Generator)
 def _elastic_mm(
     shape: Shape, spacing_mm: Float[np.ndarray, 3], rng: np.random.Generator
 ) -> Float[np.ndarray, "x y z"]:
-    """A displacement that bends as much in a small patch as in a large one, and moves neither.
+    """A smooth displacement along one axis that bends a patch and does not move it.
 
-    A window of a stationary field: one that was scaled to the patch itself would bend a small
-    patch more, and its mean would carry a patch not much wider than the reach away.
+    A window of a stationary field, its mean taken off: of a patch not much wider than the reach, a
+    field smoothed within the patch would be mostly mean, and carry it away.
     """
+    extent_mm = float((np.array(shape) * spacing_mm).min())
     sigma = ELASTIC_REACH_MM / 2 / spacing_mm
     margin = np.ceil(MARGIN_SIGMAS * sigma).astype(int)
     field = rng.standard_normal(tuple(np.array(shape) + 2 * margin))
     field = ndimage.gaussian_filter(field, sigma, mode="wrap", truncate=MARGIN_SIGMAS)
-    field *= ELASTIC_MM / field.std()
+    field *= min(ELASTIC_MM, ELASTIC_SHARE * extent_mm) / field.std()
     inside = tuple(slice(m, m + n) for m, n in zip(margin, shape, strict=True))
     window: Float[np.ndarray, "x y z"] = field[inside] - field[inside].mean()
     return window

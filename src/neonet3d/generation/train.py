@@ -211,7 +211,9 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
     latents, label_maps, outcomes, scales = data.encoded
     residuals = anatomy_residuals(anatomy, latents, label_maps)
     schema = data.fold.training.schema
-    controlnet = seeded(config.seed, lambda: ControlNet(unet, len(schema)))
+    controlnet = seeded(
+        config.seed, lambda: ControlNet(unet, len(schema), config.controlnet.guidance)
+    )
     objective = ControlObjective(
         unet,
         controlnet,
