@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,23 @@ def test_held_out_cases_get_a_probability(
     printed = run("classify", "predict", classifier, trained.crops, "--fold", "0/2")
     assert "probability of pni" in printed.stdout
     assert printed.stdout.splitlines()[-1].endswith("not a medical device.")
+
+
+def test_a_page_shows_the_held_out_cases(
+    classifier: Path, run: Callable[..., Any], trained: Any, tmp_path: Path
+) -> None:
+    page, fold = tmp_path / "page.html", ("--fold", "0/2")
+    command = ("classify", "predict", classifier, trained.crops, *fold)
+    found = run(*command, "--page", page, "--generator", trained.generator, "--json").json()
+    assert found["page"] == str(page)
+    html = page.read_text("utf-8")
+    crops = Cohort.open(trained.crops)
+    numbers = [i for i, case in enumerate(crops, 1) if case.name in found["probability"]]
+    assert [int(n) for n in re.findall(r'<section id="case-(\d+)"', html)] == numbers
+    assert not any(case.name in html for case in crops)
+    assert "Generator: 1 less 0" in html
+    done = run(*command, "--generator", trained.generator)
+    assert (done.status, "Say where to write it: --page" in done.stderr) == (2, True)
 
 
 def test_explanations_lie_on_the_scans(

@@ -61,8 +61,11 @@ def test_each_trained_stage_is_measured_at_its_size(
 ) -> None:
     found = forecast_generator(everyone, tiny_config(0))
     names = [stage.name for stage in found.stages]
-    assert names == ["autoencoder", "flow U-Net", "ControlNet", "detail decoder"]
-    assert [stage.steps for stage in found.stages] == [3, 3, 3, 3]
+    trained = ["autoencoder", "flow U-Net", "ControlNet", "detail decoder"]
+    assert names == [*trained, "mask autoencoder", "mask flow"]
+    masks = tiny_config(0).masks
+    of_masks = [masks.autoencoder.loop.steps, masks.flow.loop.steps]
+    assert [stage.steps for stage in found.stages] == [3, 3, 3, 3, *of_masks]
     assert all(stage.seconds_per_step > 0 and stage.peak_bytes > 0 for stage in found.stages)
     assert (found.shape, found.cases) == ((24, 16, 16), 6)
     voxels, latent = 24 * 16 * 16, 4 * 6 * 4 * 4

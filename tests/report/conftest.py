@@ -14,6 +14,7 @@ from neonet3d.cohort.volume import Volume
 from neonet3d.metrics.discrimination import auc, delong, delong_paired
 from neonet3d.metrics.fidelity import FidelityScore
 from neonet3d.metrics.interval import bootstrap_mean, wilson
+from neonet3d.study.judgement import judge
 from neonet3d.study.results import Arm, Comparison, FoldBalance, StudyResults
 from neonet3d.types import LabelSchema
 
@@ -21,6 +22,7 @@ SCHEMA = LabelSchema(("background", "liver", "portal_vein", "tumour"))
 NAMES = tuple(f"smith-{i}" for i in range(6))
 OUTCOMES = (0, 1, 1, 0, 0, 1)
 FOLDS = (0, 1, 0, 1, 0, 1)
+VOLUMES = ("lowest third (1 to 2 ml)",) * 3 + ("highest third (3 to 4 ml)",) * 3
 SPACING_MM = (2.0, 2.0, 4.0)
 
 
@@ -58,6 +60,7 @@ def study_results() -> StudyResults:
             auc=delong(outcomes, values),
             fold_aucs=tuple(auc(outcomes[folds == k], values[folds == k]) for k in (0, 1)),
             probabilities=tuple(values.tolist()),
+            judgement=judge(outcomes, values, folds, {"tumour volume": VOLUMES}, seed=0),
         )
         for key, values in scores.items()
     )

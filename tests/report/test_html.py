@@ -117,6 +117,19 @@ def test_the_headline_is_pooled_and_hedged(page: Page, results: StudyResults) ->
     assert page.text.count("Research use only. Not a medical device.") == 2
 
 
+def test_every_arm_is_judged_beyond_its_auc(page: Page, results: StudyResults) -> None:
+    for arm in results.arms:
+        judged = arm.judgement
+        assert f"{arm.title} {wording.interval_text(judged.brier)}" in page.text
+        error = judged.calibration_error
+        assert f"{wording.number(error.value)} ({wording.number(error.floor)})" in page.text
+        for point in judged.operating:
+            assert point.sensitivity is not None
+            told = f"{arm.title} {point.rule} {wording.interval_text(point.sensitivity)}"
+            assert told in page.text
+    assert "tumour volume lowest third (1 to 2 ml) 3 (2) – –" in page.text
+
+
 def test_every_other_number_stands_too(page: Page, results: StudyResults) -> None:
     assert (
         "axial 0.0321 [0.0123, 0.0456] 0.00789 6, 6 12.3 [11.1, 13.6] 5.68 [4.44, 6.66] 3"
@@ -152,7 +165,7 @@ def test_names_of_cases_are_nowhere(html: str, results: StudyResults) -> None:
 
 def test_figures_are_pngs_with_words_for_them(page: Page) -> None:
     images, dark = page.all("img"), page.all("source")
-    assert len(images) == len(dark) == 5
+    assert len(images) == len(dark) == 7
     for by_day, by_night in zip(images, dark, strict=True):
         assert len(by_day["alt"]) > 40
         light = base64.b64decode(by_day["src"].partition(",")[2])
@@ -160,12 +173,12 @@ def test_figures_are_pngs_with_words_for_them(page: Page) -> None:
         assert light != base64.b64decode(by_night["srcset"].partition(",")[2])
         assert by_night["media"] == "screen and (prefers-color-scheme: dark)"
         assert 500 < int(by_day["width"]) <= 1104
-    assert "numbers 1, 2, 3, 4, 5, 6" in images[1]["alt"]
+    assert "numbers 1, 2, 3, 4, 5, 6" in images[3]["alt"]
 
 
 def test_tables_and_regions_are_named(page: Page) -> None:
     ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
-    assert len(page.all("table")) == 7
+    assert len(page.all("table")) == 10
     assert all(table["aria-labelledby"] in ids for table in page.all("table"))
     assert all("scope" in cell for cell in page.all("th"))
     regions = [a for _, a in page.elements if a.get("tabindex") == "0" and "role" in a]
@@ -208,7 +221,7 @@ def test_a_run_that_left_its_cohort_behind_says_so(own_run: Path) -> None:
     manifest = json.loads((own_run / "manifest.json").read_text())
     (own_run / "manifest.json").write_text(json.dumps(manifest | {"cohort": "/nowhere/at/all"}))
     page = Page(write_report(own_run).read_text("utf-8"))
-    assert len(page.all("img")) == 4
+    assert len(page.all("img")) == 6
     assert "The scans are not drawn" in page.text
     assert "/nowhere" not in page.text
 

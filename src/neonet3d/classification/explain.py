@@ -60,11 +60,7 @@ def explain(classifier: Classifier, patches: Patches) -> Explanation:
     Raises:
         InputError: another kind of classifier, or a case without a mask where it needs one.
     """
-    model = classifier.model
-    if not isinstance(model, PattenClassifier):
-        raise InputError(
-            f"Explanations are of a PattenNet, and this is a {classifier.card.kind}. Choose one."
-        )
+    model = _patten(classifier)
     if "deep" not in classifier.card.settings(ClassifierConfig).readings:
         raise InputError(
             "Attention and Grad-CAM are of the deep reading, and this PattenNet has none. Train "
@@ -79,6 +75,23 @@ def explain(classifier: Classifier, patches: Patches) -> Explanation:
     return Explanation(
         torch.cat(attention), torch.cat(grad_cam), _occlude(classifier, model, patches)
     )
+
+
+def occlusion(classifier: Classifier, patches: Patches) -> Maps:
+    """The occlusion maps of ``explain`` alone, which every PattenNet has.
+
+    Raises:
+        InputError: another kind of classifier, or a case without a mask where it needs one.
+    """
+    return _occlude(classifier, _patten(classifier), patches)
+
+
+def _patten(classifier: Classifier) -> PattenClassifier:
+    if not isinstance(classifier.model, PattenClassifier):
+        raise InputError(
+            f"Explanations are of a PattenNet, and this is a {classifier.card.kind}. Choose one."
+        )
+    return classifier.model
 
 
 def _gradients(

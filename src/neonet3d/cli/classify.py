@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,6 +26,11 @@ from neonet3d.cli.options import (
     show_table,
     training_fold,
 )
+
+if TYPE_CHECKING:
+    from neonet3d.classification.certainty import Prediction
+    from neonet3d.classification.predict import Classifier
+    from neonet3d.cohort.cohort import Cohort
 
 AllowNoTumour = Annotated[
     bool,
@@ -129,6 +134,21 @@ def predict(
     fold: FoldChoice = None,
     splits: SplitsFile = None,
     allow_no_tumour: AllowNoTumour = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML file to write: each case with its slices, and where the classifier looks. "
+            "Of a PattenNet, on cases with masks.",
+            show_default=False,
+        ),
+    ] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(
+            help="Generator of the same fold, for the page: what it believes the outcome changes.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -141,13 +161,20 @@ def predict(
     import numpy as np
 
     from neonet3d.classification.predict import Classifier
+    from neonet3d.errors import InputError
 
+    if generator is not None and page is None:
+        raise InputError("--generator draws for the page. Say where to write it: --page FILE.")
     classifier = Classifier.load(model)
+    if page is not None and classifier.card.kind != "PattenNet":
+        raise InputError(f"Pages are of a PattenNet, and {model} is a {classifier.card.kind}.")
     outcome = classifier.card.outcome
     cases = cases_to_apply(cohort, fold, seed or 0, splits)
     names = [case.name for case in cases]
     if classifier.card.kind == "PattenNet":
         found = classifier.assess(cases, allow_no_tumour=allow_no_tumour)
+        if page is not None:
+            _write_page(page, classifier, found, cases, cohort, generator)
         probability = [round(float(p), 4) for p in found.probability]
         limits = np.stack([found.low, found.high], axis=1).round(4).tolist()
         sets = [[value for value in (0, 1) if of_case[value]] for of_case in found.may_be]
@@ -182,11 +209,32 @@ def predict(
             "prevalence_of_training": classifier.prevalence,
             "probability": dict(zip(names, probability, strict=True)),
             "certainty": certainty,
-        },
+        }
+        | ({} if page is None else {"page": str(page)}),
         as_json=as_json,
-        sentence="Probabilities are at the prevalence of the training cases, "
+        sentence=("" if page is None else f"Page: {page}\n")
+        + "Probabilities are at the prevalence of the training cases, "
         f"{classifier.prevalence:.2f}. Research use only; not a medical device.",
     )
+
+
+def _write_page(
+    page: Path,
+    classifier: Classifier,
+    found: Prediction,
+    cases: Cohort,
+    cohort: Path,
+    generator: Path | None,
+) -> None:
+    """Cases by their row in the whole cohort's table, not in the fold that was chosen of it."""
+    from neonet3d.cohort.cohort import Cohort
+    from neonet3d.generation.generator import LatentGenerator
+    from neonet3d.report.predictions import look_at, write_predictions
+
+    drawing = None if generator is None else LatentGenerator.load(generator)
+    rows = {case.name: number for number, case in enumerate(Cohort.open(cohort), start=1)}
+    looked_at = look_at(classifier, cases, [rows[case.name] for case in cases], drawing)
+    write_predictions(page, looked_at, found, classifier.card, prevalence=classifier.prevalence)
 
 
 @app.command()

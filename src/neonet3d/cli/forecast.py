@@ -39,5 +39,6 @@ def show_forecast(fold: Fold, settings: Config, *, as_json: bool) -> None:
         sentence=f"About {found.seconds / 60:.0f} minutes and {found.peak_bytes / 2**20:.0f} MB "
         f"for {found.cases} cases of {found.shape} voxels ({device_summary()}): patches "
         f"{found.patch_bytes / 2**20:.0f} MB, latents {found.latent_bytes / 2**20:.0f} MB, the "
-        "rest the largest stage. Reading, encoding and the closed-form parts come on top.",
+        "rest the largest stage. Reading, encoding, and what is fitted in closed form, on draws, "
+        "come on top.",
     )

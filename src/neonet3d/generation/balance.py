@@ -74,10 +74,10 @@ def balance_cohort(
     In the mode ``pretrain`` the synthetic ones alone.
 
     A synthetic case starts from the deformed mask of a training case (which: see the module). It is
-    drawn again, up to ``config.attempts`` times, while the gate refuses it: NeoSeg must find its
-    tumour about as well as those of real patches, and no training image may be closer to it than
-    two training images ever are.
-    What was refused is counted in ``balance.json``.
+    drawn again, up to ``config.attempts`` times, while the gate (``gate.py``) refuses it: NeoSeg
+    must find its tumour about as well as those of real patches, and its nearest training image must
+    not be far nearer than the next ones, as that of a copy is. What was refused is counted in
+    ``balance.json``.
 
     Args:
         training: real patches of the fold that trained generator and segmenter.

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from neonet3d.generation.controlnet import one_hot
-from neonet3d.generation.region_features import band_statistics
+from neonet3d.generation.region_features import AT_ONCE, band_statistics
 from neonet3d.generation.texture import BANDS
 from neonet3d.generation.wavelet import haar, haar_inverse
 from neonet3d.types import ImageBatch, LabelBatch
@@ -60,9 +60,10 @@ class BandCalibration(nn.Module):
             real: ``region_features.band_statistics`` of the training scans.
         """
         here = self.gain.device
+        parts = list(zip(made[:, None].split(AT_ONCE), maps.split(AT_ONCE), strict=True))
         wanted_mean, wanted_log = _averages(real)
         for _ in range(ROUNDS):
-            moved = self(made[:, None].to(here), maps.to(here))[:, 0].cpu()
+            moved = torch.cat([self(x.to(here), m.to(here))[:, 0].cpu() for x, m in parts])
             mean, log = _averages(band_statistics(moved, maps, self.n_classes))
             self.shift.add_(torch.from_numpy(wanted_mean - mean).nan_to_num(0.0).to(self.shift))
             gain = torch.from_numpy(wanted_log - log).nan_to_num(0.0).exp().to(self.gain)

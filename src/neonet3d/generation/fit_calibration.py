@@ -16,7 +16,7 @@ MOST_CASES = 256  # evenly taken; eighty means need no more
 
 
 def fit_calibration(data: FoldLatents, config: Config, folder: Path) -> None:
-    """The closed-form calibrations of the five parts in ``folder``."""
+    """The closed-form calibrations of the six parts in ``folder``."""
     parents = {name: read_card(folder / name) for name in CALIBRATED}
     card = child_card("BandCalibration", config.sampler, data, config, **parents)
     if claim_folder(folder / "calibration", card):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import GRID_MULTIPLE, fit_patches
-from neonet3d.config import Config, LoopConfig
+from neonet3d.config import Config, LoopConfig, MasksConfig
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import GRADIENT_CLIP, seeded
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderObjective
@@ -27,6 +27,9 @@ from neonet3d.generation.condition import N_SCALES
 from neonet3d.generation.controlnet import ControlNet
 from neonet3d.generation.detail import DetailDecoder
 from neonet3d.generation.latents import n_views
+from neonet3d.generation.mask_autoencoder import MaskAutoencoder, MaskObjective
+from neonet3d.generation.mask_statistics import N_NUMBERS
+from neonet3d.generation.mask_train import CROP as MASK_CROP
 from neonet3d.generation.objectives import ControlObjective, DetailObjective, FlowObjective
 from neonet3d.generation.texture import PROFILE
 from neonet3d.generation.train import require_masks
@@ -57,7 +60,7 @@ class StageForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """The whole training; the closed-form anatomy prior is not in it.
+    """Every training loop. What is fitted in closed form, and drawn to fit it on, is not in it.
 
     Attributes:
         shape: voxels of a patch.
@@ -129,7 +132,7 @@ def forecast_stage(
 
 
 def forecast_generator(fold: Fold, config: Config) -> Forecast:
-    """Seconds and memory of ``train_generator`` on this fold.
+    """Seconds and memory of ``train_generator`` and ``train_mask_generator`` on this fold.
 
     Raises:
         InputError: cases without masks.
@@ -194,11 +197,47 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
                 lambda: _detail_batch(loops[3], grid.shape, schema),
                 loops[3],
             ),
+            *_mask_stages(config.masks, grid.shape, schema),
         ),
         shape=grid.shape,
         cases=len(training),
         patch_bytes=2 * len(training) * n_voxels * (4 + 1),
         latent_bytes=n_views(len(training)) * len(training) * (2 * 4 * n_latent + n_voxels),
+    )
+
+
+def _mask_stages(
+    config: MasksConfig, shape: Shape, schema: LabelSchema
+) -> tuple[StageForecast, StageForecast]:
+    channels = config.autoencoder.latent_channels
+    x, y, z = (n // DOWNSAMPLING for n in shape)
+    a, b, c = (min(n, MASK_CROP) for n in shape)
+    alike = torch.ones(channels)
+
+    def autoencoder_objective() -> nn.Module:
+        model = MaskAutoencoder(config.autoencoder, len(schema))
+        return MaskObjective(model, config.autoencoder.kl_weight, torch.ones(len(schema)))
+
+    def flow_objective() -> nn.Module:
+        unet = FlowUNet(channels, (x, y, z), config.flow, N_NUMBERS, 0)
+        return FlowObjective(unet, alike, config.flow.null_label_fraction)
+
+    def latents(n: int) -> list[Tensor]:
+        return [
+            torch.randn(n, channels, x, y, z),
+            torch.randint(2, (n,)),
+            torch.zeros(n, N_NUMBERS),
+        ]
+
+    first, second = config.autoencoder.loop, config.flow.loop
+    return (
+        forecast_stage(
+            "mask autoencoder",
+            autoencoder_objective,
+            lambda: [_label_maps(first, (a, b, c), schema)],
+            first,
+        ),
+        forecast_stage("mask flow", flow_objective, lambda: latents(second.batch_size), second),
     )
 
 

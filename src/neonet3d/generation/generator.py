@@ -98,7 +98,7 @@ class LatentGenerator(LatentFlow):
             steps: of the sampler.
             method: a sampler of ``flow.py``.
             guidance: classifier-free guidance of the label; 1 is none.
-            mask_guidance: of the mask.
+            mask_guidance: of the mask, times what the ControlNet has learned; 1 adds none.
             log_scale: of the maps (``Patches.log_scale``); by default all have the grid's spacing.
 
         Returns:

@@ -9,7 +9,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from neonet3d.config import AutoencoderConfig, ControlNetConfig, SamplerName, UNetConfig
+from neonet3d.config import (
+    AutoencoderConfig,
+    ControlNetConfig,
+    SamplerConfig,
+    SamplerName,
+    UNetConfig,
+)
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import cast_frozen, fabric
 from neonet3d.errors import InputError
@@ -119,17 +125,18 @@ class LatentFlow(nn.Module):
         amplitudes: Amplitudes,
         *,
         start: float,
-        steps: int,
+        sampler: SamplerConfig,
         generator: torch.Generator,
     ) -> ImageBatch:
         """Noise the residual of a latent up to t = ``start`` and draw it again. All on the device.
 
-        SDEdit (Meng et al. 2021, arXiv 2108.01073). ``steps`` is for the whole way from t = 1.
+        SDEdit (Meng et al. 2021, arXiv 2108.01073). The sampler's steps are for the whole way from
+        t = 1.
         """
         noise = torch.randn(residual.shape, generator=generator).to(residual.device)
         noised = (1 - start) * residual + start * noise
-        steps = math.ceil(start * steps)
-        return self.decoded(noised, maps, condition, amplitudes, steps=steps, start=start)
+        settings = sampler.model_dump() | {"steps": math.ceil(start * sampler.steps)}
+        return self.decoded(noised, maps, condition, amplitudes, start=start, **settings)
 
     def velocity(
         self, maps: LabelBatch, wanted: Condition, *, guidance: float, mask_guidance: float
@@ -138,7 +145,8 @@ class LatentFlow(nn.Module):
 
         Brooks et al. 2023 (arXiv 2211.09800, eq. 3).
 
-        u knows neither, m the mask, c both. What a weight of 1 makes needless is not computed.
+        u knows neither, m the mask, c both. What a weight of 1 makes needless is not computed. What
+        guidance the ControlNet has learned is in m and c already; a comes on top.
         """
         wanted = wanted.with_mask(class_fractions(maps, self.controlnet.n_classes))
         nothing, hint = wanted.without_label(), self.controlnet.hint_of(maps)

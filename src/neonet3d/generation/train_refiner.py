@@ -58,7 +58,7 @@ def fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
                     Condition.of(outcome, scale),
                     amplitudes,
                     start=float(torch.empty(()).uniform_(*STARTS, generator=rng)),
-                    steps=config.sampler.steps,
+                    sampler=config.sampler,
                     generator=rng,
                 )
                 flow.refiner.show(regression, drawn, maps, scans)

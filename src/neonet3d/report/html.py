@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.errors import InputError
-from neonet3d.report import figures, pictures, wording
+from neonet3d.report import figures, judgement_figures, pictures, wording
 from neonet3d.report.cases import read_pairs, read_scans
 from neonet3d.report.palette import DARK, LIGHT, Theme, class_colours
 from neonet3d.study.results import StudyResults
@@ -47,6 +47,8 @@ class Pictures:
     """All figures of the page; ``scans`` is None where the cohort is not at its place any more."""
 
     roc: Picture
+    reliability: Picture
+    decisions: Picture
     dice: Picture
     axial: Picture
     coronal: Picture
@@ -84,7 +86,7 @@ def write_report(run: Path) -> Path:
         ) from error
     manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text("utf-8"))
     page = (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             r=results,
@@ -120,6 +122,8 @@ def _draw(run: Path, manifest: dict[str, Any], results: StudyResults) -> Picture
     )
     return Pictures(
         roc=Picture.draw(partial(figures.roc, results)),
+        reliability=Picture.draw(partial(judgement_figures.reliability, results)),
+        decisions=Picture.draw(partial(judgement_figures.decisions, results)),
         dice=Picture.draw(partial(figures.dice, results)),
         axial=axial,
         coronal=coronal,
@@ -129,15 +133,16 @@ def _draw(run: Path, manifest: dict[str, Any], results: StudyResults) -> Picture
     )
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """Where the templates are, and how they write numbers; text is escaped."""
+    made = Environment(
         loader=PackageLoader("neonet3d.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "number": wording.number,
         "significant": wording.significant,
         "interval": wording.interval_text,
@@ -146,8 +151,8 @@ def _environment() -> Environment:
         "spoken": wording.spoken,
         "mean_and_deviation": wording.mean_and_deviation,
     }
-    environment.globals |= {"range_text": wording.range_text}
-    return environment
+    made.globals |= {"range_text": wording.range_text}
+    return made
 
 
 def _address(png: bytes) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from scipy import ndimage
@@ -125,19 +125,23 @@ def largest_slice(mask: Volume, plane: Plane, value: int | None) -> int:
 
 
 def tile(shown: Labelled, plane: Plane, index: int, schema: LabelSchema) -> Tile:
-    """Cut a slice and turn it to the viewer."""
+    """A slice in the units of ``reference_level``, with its classes."""
     x, y, z = shown.image.spacing_mm
-    grey = shown.image.data / reference_level(shown, schema)
-    if plane == "axial":
-        return Tile(grey[::-1, :, index].T, shown.mask.data[::-1, :, index].T, (y, x))
-    return Tile(grey[::-1, index].T, shown.mask.data[::-1, index].T, (z, x))
+    grey = cut(shown.image.data, plane, index) / reference_level(shown, schema)
+    spacing_mm = (y, x) if plane == "axial" else (z, x)
+    return Tile(grey, cut(shown.mask.data, plane, index), spacing_mm)
+
+
+def cut(values: Shaped[np.ndarray, "x y z"], plane: Plane, index: int) -> Shaped[np.ndarray, "h w"]:
+    """A slice of an array in RAS+, turned to the viewer, row 0 at the bottom."""
+    return values[::-1, :, index].T if plane == "axial" else values[::-1, index].T
 
 
 def pairs(
     chosen: Sequence[Pair], plane: Plane, schema: LabelSchema, outcome: str, theme: Theme
 ) -> bytes:
     """One column for each case: real, real with mask, synthetic on that mask, with mask."""
-    tumour = _tumour(schema)
+    tumour = tumour_of(schema)
     columns = []
     for pair in chosen:
         cut = [
@@ -152,13 +156,13 @@ def pairs(
 
 def whole_scans(chosen: Sequence[Scan], schema: LabelSchema, outcome: str, theme: Theme) -> bytes:
     """One column for each scan: reference, NeoSeg, and both around the tumour."""
-    tumour = _tumour(schema)
+    tumour = tumour_of(schema)
     columns, closeups = [], []
     for scan in chosen:
         index = largest_slice(scan.reference.mask, "axial", tumour)
         # The reference gives the window of both, so that they differ in their contours alone.
         drawn = tile(scan.reference, "axial", index, schema)
-        found = replace(drawn, labels=scan.predicted.data[::-1, :, index].T)
+        found = replace(drawn, labels=cut(scan.predicted.data, "axial", index))
         columns.append([(drawn, True), (found, True)])
         closeups.append(_closeup(drawn, found, tumour))
     titles = [_title(scan.number, outcome, scan.outcome) for scan in chosen]
@@ -192,11 +196,11 @@ def _montage(
             box = (LABEL_IN + i * (width + gap), bottom, width, height)
             if row < len(column):
                 one, outlined = column[row]
-                _draw(axes, one, box, schema, colours if outlined else {})
+                draw_tile(axes, one, box, schema, colours if outlined else {})
             else:
                 tumour = {"tumour": colours["tumour"]} if "tumour" in colours else {}
-                _draw(axes, closeups[i][0], box, schema, tumour)
-                _outline(axes, closeups[i][1], box, schema, tumour, dashed=True)
+                draw_tile(axes, closeups[i][0], box, schema, tumour)
+                draw_outline(axes, closeups[i][1], box, schema, tumour, dashed=True)
     for i, title in enumerate(titles):
         place = (LABEL_IN + i * (width + gap) + width / 2, total[1] - head + 0.07)
         axes.text(
@@ -207,9 +211,12 @@ def _montage(
     return to_png(figure)
 
 
-def _draw(axes: Axes, one: Tile, box: Box, schema: LabelSchema, colours: Mapping[str, str]) -> None:
+def draw_tile(
+    axes: Axes, one: Tile, box: Box, schema: LabelSchema, colours: Mapping[str, str]
+) -> None:
+    """A slice on black, with the contours of the classes that have a colour."""
     axes.add_patch(Rectangle(box[:2], box[2], box[3], color="black", linewidth=0, zorder=-1))
-    left, bottom, width, height = _fit(one, box)
+    left, bottom, width, height = fit_box(one, box)
     axes.imshow(
         one.grey,
         cmap="gray",
@@ -220,10 +227,10 @@ def _draw(axes: Axes, one: Tile, box: Box, schema: LabelSchema, colours: Mapping
         interpolation="bilinear",
         aspect="auto",
     )
-    _outline(axes, one, box, schema, colours)
+    draw_outline(axes, one, box, schema, colours)
 
 
-def _outline(
+def draw_outline(
     axes: Axes,
     one: Tile,
     box: Box,
@@ -233,7 +240,7 @@ def _outline(
     dashed: bool = False,
 ) -> None:
     """Contours halfway between voxels inside and outside; the liver's around what lies in it."""
-    left, bottom, width, height = _fit(one, box)
+    left, bottom, width, height = fit_box(one, box)
     rows, columns = one.labels.shape
     x = left + (np.arange(columns) + 0.5) / columns * width
     y = bottom + (np.arange(rows) + 0.5) / rows * height
@@ -249,7 +256,7 @@ def _outline(
         )  # fmt: skip
 
 
-def _fit(one: Tile, box: Box) -> Box:
+def fit_box(one: Tile, box: Box) -> Box:
     """The largest place in the box that keeps the slice's proportions, in its middle."""
     left, bottom, width, height = box
     tall, wide = one.size_mm
@@ -278,7 +285,8 @@ def _closeup(drawn: Tile, found: Tile, tumour: int | None) -> tuple[Tile, Tile]:
     )
 
 
-def _tumour(schema: LabelSchema) -> int | None:
+def tumour_of(schema: LabelSchema) -> int | None:
+    """Value of the tumour, where there is one."""
     return schema.value("tumour") if "tumour" in schema else None
 
 

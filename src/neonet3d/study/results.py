@@ -6,12 +6,69 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from neonet3d.metrics.calibration import CalibrationError, ReliabilityBin
 from neonet3d.metrics.fidelity import FidelityScore
 from neonet3d.metrics.interval import Interval
 
 
 class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+
+
+class Operating(Record):
+    """A rule for a threshold, judged on cases that it was not chosen on.
+
+    Attributes:
+        rule: such as ``Youden``.
+        thresholds: of each fold, chosen on the others.
+        sensitivity, specificity, ppv, npv: over all cases; None of no case.
+    """
+
+    rule: str
+    thresholds: tuple[float, ...]
+    sensitivity: Interval | None
+    specificity: Interval | None
+    ppv: Interval | None
+    npv: Interval | None
+
+
+class Decisions(Record):
+    """Net benefit at each threshold probability, with its interval point by point."""
+
+    threshold: tuple[float, ...]
+    model: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    treat_all: tuple[float, ...]
+
+
+class SubgroupRow(Record):
+    """AUC within one group of a division, such as a third by tumour volume; None of few cases."""
+
+    division: str
+    name: str
+    n: int
+    n_positive: int
+    auc: Interval | None
+
+
+class Judgement(Record):
+    """How an arm does beyond its AUC (``study/judgement.py``).
+
+    Attributes:
+        slope, intercept: of the calibration line; None where none can be fitted: a threshold
+            divides the classes without a fault, or the same is said of every case.
+        operating: none where the other folds of some fold hold one class alone.
+    """
+
+    brier: Interval
+    slope: Interval | None
+    intercept: Interval | None
+    calibration_error: CalibrationError
+    reliability: tuple[ReliabilityBin, ...]
+    operating: tuple[Operating, ...]
+    decisions: Decisions
+    subgroups: tuple[SubgroupRow, ...]
 
 
 class Arm(Record):
@@ -23,6 +80,7 @@ class Arm(Record):
         auc: pooled over the held-out cases of all folds, with its DeLong interval.
         fold_aucs: of each fold alone; their mean and deviation stand beside the pooled value.
         probabilities: held-out probability of each case, in the order of ``StudyResults.cases``.
+        judgement: calibration, operating points, decisions, subgroups.
     """
 
     key: str
@@ -30,6 +88,7 @@ class Arm(Record):
     auc: Interval
     fold_aucs: tuple[float, ...]
     probabilities: tuple[float, ...]
+    judgement: Judgement
 
 
 class Comparison(Record):

@@ -29,6 +29,7 @@ from neonet3d.metrics.memorisation import infer_membership, nearest_neighbour_ra
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
 from neonet3d.study.fold import FoldPaths, arm_titles, count_without_tumour
+from neonet3d.study.judgement import divide, judge, tumour_volumes_ml
 from neonet3d.study.results import Arm, Comparison, FoldBalance, StudyResults
 
 PHANTOM_TRUTH = "pni_probability"  # column of a phantom's table: the best possible prediction
@@ -60,8 +61,12 @@ def summarise_study(
     )
     outcomes = table["outcome"].to_numpy(dtype=np.int64)
     titles = arm_titles(config)
-    arms = tuple(_arm(key, of_arm, table, outcomes) for key, of_arm in titles.items())
     names = tuple(str(name) for name in table["case"])
+    volumes_ml: dict[str, float] = {}
+    for fold in folds:
+        volumes_ml |= tumour_volumes_ml(fold.crops.held_out)
+    groups = divide(cohort, volumes_ml, names)
+    arms = tuple(_arm(key, of_arm, table, outcomes, groups, seed) for key, of_arm in titles.items())
     held_out = [_held_out(fold, seed) for fold in folds]
     real = _join([pair.real for pair in held_out])
     synthetic = _join([pair.synthetic for pair in held_out])
@@ -96,7 +101,14 @@ def summarise_study(
     )
 
 
-def _arm(key: str, title: str, table: pd.DataFrame, outcomes: Int[np.ndarray, " n"]) -> Arm:
+def _arm(
+    key: str,
+    title: str,
+    table: pd.DataFrame,
+    outcomes: Int[np.ndarray, " n"],
+    groups: dict[str, tuple[str, ...]],
+    seed: int,
+) -> Arm:
     scores = table[key].to_numpy(dtype=np.float64)
     by_fold = [part for _, part in table.groupby("fold")]
     return Arm(
@@ -108,6 +120,7 @@ def _arm(key: str, title: str, table: pd.DataFrame, outcomes: Int[np.ndarray, " 
             for part in by_fold
         ),
         probabilities=tuple(float(p) for p in scores),
+        judgement=judge(outcomes, scores, table["fold"].to_numpy(), groups, seed=seed),
     )
 
 
