@@ -23,11 +23,13 @@ from pydantic import (
     ValidationError,
 )
 
+from neonet3d.config_classification import ArmConfig as ArmConfig
 from neonet3d.config_classification import AttentionName as AttentionName
 from neonet3d.config_classification import BaselineConfig as BaselineConfig
 from neonet3d.config_classification import BaselineName as BaselineName
 from neonet3d.config_classification import ClassifierConfig as ClassifierConfig
 from neonet3d.config_classification import ClinicalConfig as ClinicalConfig
+from neonet3d.config_classification import Drawing as Drawing
 from neonet3d.config_classification import EncoderKind as EncoderKind
 from neonet3d.config_classification import FeatureKind as FeatureKind
 from neonet3d.config_classification import RadiomicsConfig as RadiomicsConfig
@@ -170,6 +172,7 @@ class BalanceConfig(Section):
 
 class StudyConfig(Section):
     folds: PositiveInt
+    arms: tuple[ArmConfig, ...] = Field(min_length=1)
 
 
 class AugmentationStudyConfig(Section):

@@ -11,10 +11,25 @@ from neonet3d.config_section import Fraction, LoopConfig, Section
 EncoderKind = Literal["frozen", "random", "trainable"]
 FeatureKind = Literal["residual", "maps"]
 ReadingName = Literal["deep", "appearance"]
+Drawing = Literal["balanced", "natural", "weighted"]
 AttentionName = Literal["cbam", "danet", "channel", "spatial", "none"]
 BaselineName = Literal[
     "resnet18", "resnet50", "densenet121", "efficientnet_b0", "seresnet50", "vit"
 ]
+
+
+ArmModel = Literal[
+    "patten",
+    "radiomics",
+    "clinical",
+    "resnet18",
+    "resnet50",
+    "densenet121",
+    "efficientnet_b0",
+    "seresnet50",
+    "vit",
+]
+ArmData = Literal["real", "classic", "rare_class", "both_classes", "synthetic", "pretrain"]
 
 
 class ClassifierConfig(Section):
@@ -30,6 +45,7 @@ class ClassifierConfig(Section):
     shell_mm: PositiveFloat
     dropout: float = Fraction
     encodings: PositiveInt
+    drawing: Drawing
     loop: LoopConfig
 
     @model_validator(mode="after")
@@ -50,6 +66,7 @@ class ClassifierConfig(Section):
 class BaselineConfig(Section):
     network: BaselineName
     width: PositiveFloat
+    drawing: Drawing
     loop: LoopConfig
 
     @model_validator(mode="after")
@@ -64,9 +81,38 @@ class RadiomicsConfig(Section):
 
     bins: PositiveInt
     shell_mm: PositiveFloat
+    drawing: Drawing
 
 
 class ClinicalConfig(Section):
     """Clinical variables of ``classification/clinical.py``."""
 
     columns: tuple[str, ...]
+
+
+class ArmConfig(Section):
+    """One row of the NeoNet table (``study/arms.py``).
+
+    Attributes:
+        data: what it is trained on.
+        drawing: how that is drawn and weighed.
+        share: of the larger class that is synthetic, for ``both_classes``; None for the balance
+            section's.
+        masks: on whose masks held-out patches are cropped and read.
+    """
+
+    model: ArmModel
+    data: ArmData
+    drawing: Drawing = "balanced"
+    share: float | None = Field(default=None, gt=0, lt=1)
+    masks: Literal["predicted", "reference"] = "predicted"
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.share is not None and self.data != "both_classes":
+            raise ValueError("only both_classes has a share")
+        if self.data == "pretrain" and self.model in ("radiomics", "clinical"):
+            raise ValueError(f"{self.model} has no weights to go on from; pretrain a network")
+        if self.model == "clinical" and self.data != "real":
+            raise ValueError("the clinical model reads a table, which only real cases have")
+        return self

@@ -169,11 +169,11 @@ def test_members_differ_and_learn_apart_from_cases_of_their_own(tiny: Config) ->
     apart = Apart(together, None)
     expected = torch.stack([everyone[k, 4 * k : 4 * k + 4] for k in range(3)])
     torch.testing.assert_close(apart(*batch), expected)  # the amplitudes have no weight yet
-    LogitObjective(apart)(*batch, outcome).backward()
+    LogitObjective(apart, 0.0)(*batch, outcome, torch.ones(3, 4)).backward()
     for k, member in enumerate(together.members):
         shared = [p.grad.clone() for p in member.parameters()]
         member.zero_grad()
         own = [part[4 * k : 4 * k + 4] for part in batch]
-        LogitObjective(member)(*own, outcome[k]).backward()
+        LogitObjective(member, 0.0)(*own, outcome[k], torch.ones(4)).backward()
         for (name, p), of_mean in zip(member.named_parameters(), shared, strict=True):
             torch.testing.assert_close(of_mean * 3, p.grad, msg=f"{k} {name}")

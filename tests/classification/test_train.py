@@ -18,7 +18,7 @@ from neonet3d.classification.patten_model import PattenClassifier
 from neonet3d.classification.predict import Classifier
 from neonet3d.classification.train import train_patten
 from neonet3d.classification.train_baseline import train_baseline
-from neonet3d.classification.training_set import draw_balanced, inner_folds
+from neonet3d.classification.training_set import Draws, inner_folds
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import load_patches
@@ -43,7 +43,7 @@ def shares(groups: dict[tuple[int, bool], int]) -> tuple[float, dict[int, float]
     """Share of positives, synthetic share within each class, and how often each case is drawn."""
     outcomes, synthetic = cases(groups)
     generator = torch.Generator().manual_seed(0)
-    index = draw_balanced(outcomes, synthetic, DRAWS, generator)
+    index = Draws.of(outcomes, synthetic, "balanced").rows(DRAWS, generator)
     drawn, flags = outcomes[index], synthetic[index].double()
     per_class = {y: float(flags[drawn == y].mean()) for y in (0, 1)}
     return float(drawn.double().mean()), per_class, torch.bincount(index, minlength=len(outcomes))
@@ -82,7 +82,7 @@ def test_the_rare_class_recipe_draws_synthetic_cases_in_one_class() -> None:
 def test_draws_replay() -> None:
     outcomes, synthetic = cases({(0, False): 5, (1, False): 3})
     first, again, other = (
-        draw_balanced(outcomes, synthetic, 64, torch.Generator().manual_seed(seed))
+        Draws.of(outcomes, synthetic, "balanced").rows(64, torch.Generator().manual_seed(seed))
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
@@ -93,8 +93,28 @@ def test_the_objective_is_smoothed_cross_entropy() -> None:
     logit, outcome = torch.tensor([-1.0, 2.0, 0.5]), torch.tensor([0, 1, 0])
     target = torch.tensor([LABEL_SMOOTHING / 2, 1 - LABEL_SMOOTHING / 2, LABEL_SMOOTHING / 2])
     p = torch.sigmoid(logit)
-    expected = -(target * p.log() + (1 - target) * (1 - p).log()).mean()
-    torch.testing.assert_close(LogitObjective(nn.Identity())(logit, outcome), expected)
+    each = -(target * p.log() + (1 - target) * (1 - p).log())
+    found = LogitObjective(nn.Identity(), 0.0)(logit, outcome, torch.ones(3))
+    torch.testing.assert_close(found, each.mean())
+    weight = torch.tensor([2.0, 0.5, 0.5])
+    found = LogitObjective(nn.Identity(), 0.7)(logit - 0.7, outcome, weight)
+    torch.testing.assert_close(found, (weight * each).mean())
+
+
+def test_cases_come_as_they_are_or_are_weighed() -> None:
+    outcomes, synthetic = cases({(0, False): 90, (1, False): 30})
+    natural, weighted = (Draws.of(outcomes, synthetic, how) for how in ("natural", "weighted"))
+    for draws in (natural, weighted):
+        index = draws.rows(DRAWS, torch.Generator().manual_seed(0))
+        assert float(outcomes[index].double().mean()) == pytest.approx(0.25, abs=0.01)
+    assert natural.log_odds == pytest.approx(np.log(1 / 3))
+    assert weighted.log_odds == 0
+    assert float(weighted.importance.mean()) == pytest.approx(1)
+    for y in (0, 1):
+        assert float(weighted.importance[outcomes == y].sum()) == pytest.approx(60)
+    balanced = Draws.of(outcomes, synthetic, "balanced")
+    np.testing.assert_allclose(balanced.weights(), weighted.weights())
+    np.testing.assert_allclose(natural.weights(), 1)
 
 
 def weights(folder: Path) -> dict[str, Tensor]:

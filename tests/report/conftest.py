@@ -91,7 +91,10 @@ def study_results() -> StudyResults:
         segmentation=dice,
         no_tumour_found=1,
         balance=tuple(
-            FoldBalance(fold=f"fold-{k}", real=(1, 2), synthetic=(7, 5), drawn=17, rejected=5)
+            FoldBalance(
+                fold=f"fold-{k}", data="both_classes", real=(1, 2), synthetic=(7, 5),
+                drawn=17, rejected=5,
+            )
             for k in (0, 1)
         ),
         fidelity=(

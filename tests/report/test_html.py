@@ -99,7 +99,7 @@ def test_every_arm_stands_with_its_interval_and_n(page: Page, results: StudyResu
     assert f"true probabilities {wording.interval_text(results.ceiling_auc)} 6 (3)" in page.text
     compared = results.comparisons[0]
     assert (
-        f"The first arm The second arm {wording.number(compared.difference)} "
+        f"The second arm {wording.number(compared.difference)} "
         f"{wording.range_text(compared.low, compared.high)} {wording.p_value(compared.p_value)}"
     ) in page.text
 
@@ -143,7 +143,7 @@ def test_every_other_number_stands_too(page: Page, results: StudyResults) -> Non
     )
     assert "2 of 6 synthetic patches lie nearer to a training patch than to" in page.text
     assert f"a share of {wording.interval_text(results.copying_share)} (Wilson score" in page.text
-    assert "fold-1 1 2 7 5 17 5" in page.text
+    assert "fold-1 both classes 1 2 7 5 17 5" in page.text
     assert "found no tumour in 1 of 6 scans" in page.text
     assert "train segmenter 1 min 15 s" in page.text
     assert "all stages 1 min 18 s" in page.text

@@ -17,13 +17,16 @@ from safetensors.torch import load_file
 from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume
-from neonet3d.config import Config
+from neonet3d.config import Config, load_config
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.run import untimed
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.segmentation.tlcr import crop_cohort
-from neonet3d.study.fold import ARMS, FoldPaths, count_without_tumour, run_fold, train_models
+from neonet3d.study.arms import study_arms
+from neonet3d.study.fold import count_without_tumour, run_fold, train_models
+from neonet3d.study.paths import FoldPaths
 
+ARMS = tuple(arm.key for arm in study_arms(load_config("demo")))
 HELD_OUT = ("case_2", "case_5", "case_6")
 SEGMENTERS = {"segmenter", "segmenter/localiser"}
 ARTEFACTS = SEGMENTERS | {
@@ -107,7 +110,7 @@ def test_a_fold_trains_every_artefact(trained: FoldPaths) -> None:
     for artefact in ARTEFACTS:
         assert {f"{artefact}/model.safetensors", f"{artefact}/model.json"} <= set(files)
     assert {name.rpartition("/")[0] for name in files if name.endswith("model.json")} == ARTEFACTS
-    balanced = Cohort.open(trained.balanced)
+    balanced = Cohort.open(trained.data("both_classes"))
     assert sum(case.synthetic for case in balanced) > 0
     assert np.bincount(balanced.outcomes).tolist() == [len(balanced) // 2] * 2
 
@@ -212,14 +215,14 @@ def test_every_artefact_names_its_training_cases_and_no_held_out_one(
         assert not held_out & set(card.training_cases)
         if artefact in SEGMENTERS:
             assert set(card.training_cases) == scans
-        elif artefact != "classifiers/patten_balanced":  # its cases were written anew
+        elif artefact != "classifiers/patten-both_classes":  # its cases were written anew
             assert set(card.training_cases) == crops
 
 
 def test_synthetic_cases_belong_to_the_fold_of_their_generator_and_mask(
     divided: Divided, trained: FoldPaths
 ) -> None:
-    lines = (trained.balanced / "participants.tsv").read_text().splitlines()
+    lines = (trained.data("both_classes") / "participants.tsv").read_text().splitlines()
     table = list(csv.DictReader(lines, delimiter="\t"))
     synthetic = [row for row in table if row["synthetic"] == "1"]
     sources = {case.digest()[:16] for case in divided.crops.training}

@@ -113,15 +113,15 @@ def test_another_classifier_setting_retrains_the_classifiers_alone(
     after = times(tmp_path / "run")
     changed = {name.split("/", 1)[1] for name in before if before[name] != after[name]}
     assert {name.rpartition("/")[0] for name in changed} == {
-        "classifiers/patten_balanced",
-        "classifiers/patten_real",
+        "classifiers/patten-both_classes",
+        "classifiers/patten-real",
         "predictions",
     }
 
 
 @pytest.mark.parametrize(
     ("stage", "steps"),
-    [("segmenter", 1), ("unet", 2), ("patten_balanced", 1)],
+    [("segmenter", 1), ("unet", 2), ("patten-both_classes", 1)],
 )
 def test_a_run_that_stops_in_a_loop_goes_on_to_the_same_bytes(
     stage: str,
@@ -208,8 +208,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     for die_at in (
         run / "fold-0" / "generator" / "unet",
         run / "fold-0" / "generator" / "controlnet" / "model.safetensors",
-        run / "fold-0" / "balanced" / ".done",
-        run / "fold-1" / "classifiers" / "baseline_real" / "model.json",
+        run / "fold-0" / "data" / "both_classes" / ".done",
+        run / "fold-1" / "classifiers" / "resnet18-real" / "model.json",
     ):
         assert start(arguments, die_at=die_at) == -signal.SIGKILL
     assert start(arguments, die_at=None) == 0
@@ -375,4 +375,4 @@ def test_a_gate_that_nothing_passes_stops_the_run_with_a_sentence(
     with pytest.raises(RunError, match=r"refused 1 times.*balance\.adherence_quantile"):
         study(scans, tmp_path / "run", tiny.model_copy(update={"balance": strict}))
     assert (tmp_path / "run" / "fold-0" / "generator" / "unet" / "model.json").is_file()
-    assert not (tmp_path / "run" / "fold-0" / "balanced" / ".done").exists()
+    assert not (tmp_path / "run" / "fold-0" / "data" / "both_classes" / ".done").exists()

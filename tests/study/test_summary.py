@@ -14,7 +14,8 @@ from neonet3d.config import Config
 from neonet3d.engine.run import stage_seconds
 from neonet3d.metrics.discrimination import auc, delong, delong_paired
 from neonet3d.metrics.overlap import dice
-from neonet3d.study.fold import ARMS, FoldPaths, arm_titles
+from neonet3d.study.arms import study_arms
+from neonet3d.study.paths import FoldPaths
 from neonet3d.study.results import StudyResults
 from neonet3d.study.summary import _ceiling
 
@@ -43,10 +44,11 @@ def test_arms_are_pooled_out_of_fold(finished: tuple[Path, StudyResults], tiny: 
     run, results = finished
     table = predictions(run)
     outcomes = np.array([int(row["outcome"]) for row in table])
-    assert [arm.key for arm in results.arms] == list(ARMS)
-    for arm in results.arms:
+    expected_arms = study_arms(tiny)
+    assert [arm.key for arm in results.arms] == [arm.key for arm in expected_arms]
+    for arm, wanted in zip(results.arms, expected_arms, strict=True):
         scores = np.array([float(row[arm.key]) for row in table])
-        assert arm.title == arm_titles(tiny)[arm.key]
+        assert arm.title == wanted.title
         np.testing.assert_array_equal(arm.probabilities, scores)
         expected = delong(outcomes, scores)
         assert arm.auc.value == expected.value == auc(outcomes, scores)
@@ -61,9 +63,8 @@ def test_arms_are_compared_in_pairs_on_the_same_cases(
     _, results = finished
     arms = {arm.key: arm for arm in results.arms}
     assert [(c.first, c.second) for c in results.comparisons] == [
-        ("patten_balanced", "patten_real"),
-        ("patten_balanced", "baseline_real"),
-        ("patten_real", "baseline_real"),
+        ("patten-both_classes", "patten-real"),
+        ("patten-both_classes", "resnet18-real"),
     ]
     for pair in results.comparisons:
         first, second = arms[pair.first], arms[pair.second]
@@ -95,7 +96,7 @@ def test_segmentation_is_measured_on_held_out_scans(
 def test_balance_is_what_the_folds_wrote(finished: tuple[Path, StudyResults]) -> None:
     run, results = finished
     for part in results.balance:
-        balanced = Cohort.open(FoldPaths(run / part.fold).balanced)
+        balanced = Cohort.open(FoldPaths(run / part.fold).data(part.data))
         for y, real, synthetic in zip((1, 0), part.real, part.synthetic, strict=True):
             of_class = [case for case in balanced if case.outcome == y]
             assert synthetic == sum(case.synthetic for case in of_class)

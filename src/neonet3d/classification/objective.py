@@ -9,14 +9,22 @@ LABEL_SMOOTHING = 0.05
 
 
 class LogitObjective(nn.Module):
-    """Binary cross-entropy of one logit, or of each of several; the batch ends with the outcome."""
+    """Binary cross-entropy of one logit, or of each of several.
 
-    def __init__(self, network: nn.Module) -> None:
+    The batch ends with the outcome and how much each case counts.
+
+    Args:
+        log_odds: of the outcome among what is drawn, beside what the network says (``Draws``).
+    """
+
+    def __init__(self, network: nn.Module, log_odds: float) -> None:
         super().__init__()
         self.network = network
+        self.log_odds = log_odds
 
     def forward(self, *batch: Tensor) -> Tensor:
-        *inputs, outcome = batch
+        *inputs, outcome, importance = batch
         target = outcome.float() * (1 - LABEL_SMOOTHING) + 0.5 * LABEL_SMOOTHING
-        logits = self.network(*inputs)
-        return F.binary_cross_entropy_with_logits(logits, target.expand_as(logits))
+        logits = self.network(*inputs) + self.log_odds
+        weight = importance.float().expand_as(logits)
+        return F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), weight)

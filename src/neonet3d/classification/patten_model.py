@@ -78,6 +78,13 @@ def build_prior(card: ArtefactCard) -> AnatomyPrior | None:
     return AnatomyPrior(card.schema_, channels, latent_shape(card), card.parts["anatomy_cases"])
 
 
+def build_patten(card: ArtefactCard) -> PattenClassifier:
+    """An untrained PattenNet of its card."""
+    return PattenClassifier(
+        build_encoder(card), build_prior(card), build_ensemble(card), build_certainty(card)
+    )
+
+
 def patten_features(
     model: PattenClassifier, card: ArtefactCard, patches: Patches, n_encodings: int
 ) -> FrozenFeatures:

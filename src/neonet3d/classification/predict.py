@@ -16,10 +16,7 @@ from neonet3d.classification.logistic import LogisticModel
 from neonet3d.classification.patten_model import (
     PREDICT_BATCH,
     PattenClassifier,
-    build_certainty,
-    build_encoder,
-    build_ensemble,
-    build_prior,
+    build_patten,
     ensemble_logits,
     patten_features,
 )
@@ -55,10 +52,7 @@ class Classifier:
         model: Model
         match card.kind:
             case "PattenNet":
-                ensemble, certainty = build_ensemble(card), build_certainty(card)
-                model = PattenClassifier(
-                    build_encoder(card), build_prior(card), ensemble, certainty
-                )
+                model = build_patten(card)
             case "VolumeClassifier":
                 model = build_baseline(card)
             case "RadiomicsModel" | "ClinicalModel":

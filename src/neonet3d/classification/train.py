@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -17,18 +17,21 @@ from neonet3d.classification.patten_model import (
     PattenClassifier,
     build_certainty,
     build_ensemble,
+    build_patten,
     ensemble_logits,
     patten_features,
 )
 from neonet3d.classification.regions import region_names
 from neonet3d.classification.training_set import (
-    balanced_weights,
-    draw_balanced,
+    JUDGED,
+    Draws,
     inner_folds,
     judged,
+    loaded_start,
     log_odds,
     require_trainable,
     training_patches,
+    with_start,
 )
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import AutoencoderConfig, Config, EncoderKind
@@ -69,6 +72,7 @@ def train_patten(
     config: Config,
     folder: Path,
     *,
+    start: Path | None = None,
     allow_no_tumour: bool = False,
 ) -> None:
     """Fit PattenNet on the training cases of one fold.
@@ -80,11 +84,13 @@ def train_patten(
         encoder_folder: an autoencoder that was trained on (real) cases of the same fold. Where the
             anatomy's residual or appearance factors are read, the anatomy prior lies beside it
             (``fit_anatomy``).
+        start: a PattenNet on the same encoder to go on from, such as one of synthetic cases.
         allow_no_tumour: learn even from patches that show the middle of the liver.
 
     Raises:
         InputError: no outcomes, one class only, a class of one patient, a case without a tumour,
-            an encoder of another cohort, or cases without masks where the anatomy is read.
+            an encoder of another cohort, cases without masks where the anatomy is read, or a start
+            of another kind.
     """
     outcomes = require_trainable(fold, allow_no_tumour=allow_no_tumour)
     settings = config.classifier
@@ -116,9 +122,9 @@ def train_patten(
         "regions": list(regions),
         "anatomy_cases": 0 if anatomy is None else len(anatomy.bank.outcomes),
         "members": members,
-        "judged_cases": len(known),
+        JUDGED: len(known),
     }
-    card = card.model_copy(update={"parts": sizes})
+    card = with_start(card.model_copy(update={"parts": sizes}), start)
     if claim_folder(folder, card):
         return
     patches = training_patches(fold, card)
@@ -126,32 +132,35 @@ def train_patten(
     network = seeded(config.seed, lambda: build_ensemble(card))
     network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     model = PattenClassifier(encoder, anatomy, network, build_certainty(card))
+    if start is not None:
+        network.load_state_dict(loaded_start(start, card, build_patten).network.state_dict())
+        network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     features = patten_features(model, card, patches, settings.encodings)
     orientations = encodings_of(card.grid, settings.encodings, seed=config.seed)
     kept = [torch.from_numpy(np.flatnonzero(parts != part)) for part in range(members)]
+    whole = Draws.of(outcomes, patches.synthetic, settings.drawing)
+    draws = [Draws.of(outcomes[r], patches.synthetic[r], settings.drawing) for r in kept]
     if "appearance" in settings.readings:
-        for member, rows in zip(network.members, kept, strict=True):
-            _fit_appearance(member, features.amplitudes, outcomes, patches.synthetic, rows)
+        for member, rows, of_member in zip(network.members, kept, draws, strict=True):
+            _fit_appearance(member, features.amplitudes[rows], outcomes[rows], of_member)
     loss = 0.0
     trainable = settings.encoder == "trainable"
     if "deep" in settings.readings:
 
         def draw(generator: torch.Generator) -> list[Tensor]:
             n = settings.loop.batch_size
-            drawn = [
-                rows[draw_balanced(outcomes[rows], patches.synthetic[rows], n, generator)]
-                for rows in kept
-            ]
-            index = torch.cat(drawn)
+            drawn = [of_member.rows(n, generator) for of_member in draws]
+            index = torch.cat([rows[i] for rows, i in zip(kept, drawn, strict=True)])
+            importance = [d.importance[i] for d, i in zip(draws, drawn, strict=True)]
             encoding = int(torch.randint(features.n_encodings, (), generator=generator))
             batch = features.batch(encoding, index)
             if trainable:
                 image = orientations[encoding].apply(patches.images[index])[:, None]
                 batch = [image, *batch[len(features.levels) :]]
-            return [*batch, outcomes[index].view(members, n)]
+            return [*batch, outcomes[index].view(members, n), torch.stack(importance)]
 
         loss = train_loop(
-            LogitObjective(Apart(network, encoder if trainable else None)),
+            LogitObjective(Apart(network, encoder if trainable else None), whole.log_odds),
             draw,
             settings.loop,
             folder=folder,
@@ -171,20 +180,18 @@ def train_patten(
 
 def _fit_appearance(
     member: nn.Module,
-    amplitudes: Float[Tensor, "n k"],
-    outcomes: Int[Tensor, " n"],
-    synthetic: Bool[Tensor, " n"],
-    rows: Int[Tensor, " m"],
+    amplitudes: Float[Tensor, "m k"],
+    outcomes: Int[Tensor, " m"],
+    draws: Draws,
 ) -> None:
     """Logistic regression of some cases' outcomes on their amplitudes, in closed form."""
     assert isinstance(member, PattenNet)
     if amplitudes.shape[1] == 0:
         return
-    weights = balanced_weights(outcomes[rows], synthetic[rows]).numpy() * len(rows) / 2
-    seen = amplitudes[rows].clamp(-AMPLITUDE_LIMIT, AMPLITUDE_LIMIT).double().numpy()
-    fitted = LogisticRegression(C=APPEARANCE_STRENGTH).fit(seen, outcomes[rows], weights)
+    seen = amplitudes.clamp(-AMPLITUDE_LIMIT, AMPLITUDE_LIMIT).double().numpy()
+    fitted = LogisticRegression(C=APPEARANCE_STRENGTH).fit(seen, outcomes, draws.weights())
     member.appearance_weight.copy_(torch.from_numpy(fitted.coef_[0]))
-    member.appearance_bias.fill_(float(fitted.intercept_[0]))
+    member.appearance_bias.fill_(float(fitted.intercept_[0]) - draws.log_odds)
 
 
 def _require_masks(fold: Fold) -> None:

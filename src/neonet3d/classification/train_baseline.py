@@ -11,10 +11,12 @@ from neonet3d.classification.baseline import VolumeClassifier
 from neonet3d.classification.networks import TITLES
 from neonet3d.classification.objective import LogitObjective
 from neonet3d.classification.training_set import (
-    draw_balanced,
+    Draws,
+    loaded_start,
     log_odds,
     require_trainable,
     training_patches,
+    with_start,
 )
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import PatchReading, orientations_of
@@ -29,15 +31,17 @@ def train_baseline(
     config: Config,
     folder: Path,
     *,
+    start: Path | None = None,
     allow_no_tumour: bool = False,
 ) -> None:
     """Fit a network of ``networks.py`` on the same patches, end to end.
 
     Args:
         reading: of the patches, as that of the encoder of the same fold.
+        start: a model of the same network and patches to go on from, as one of synthetic cases.
 
     Raises:
-        InputError: no outcomes, one class only, or a case without a tumour.
+        InputError: no outcomes, one class only, a case without a tumour, or another kind of start.
     """
     outcomes = require_trainable(fold, allow_no_tumour=allow_no_tumour)
     card = new_card(
@@ -48,26 +52,30 @@ def train_baseline(
         normaliser=reading.normaliser,
         grid=reading.grid,
     )
+    card = with_start(card, start)
     if claim_folder(folder, card):
         return
     patches = training_patches(fold, card)
     maps = patches.label_maps
     orientations = orientations_of(card.grid)
     network = seeded(config.seed, lambda: build_baseline(card))
+    if start is not None:
+        network.load_state_dict(loaded_start(start, card, build_baseline).state_dict())
     network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
+    draws = Draws.of(outcomes, patches.synthetic, config.baseline.drawing)
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         n = config.baseline.loop.batch_size
-        index = draw_balanced(outcomes, patches.synthetic, n, generator)
+        index = draws.rows(n, generator)
         turn = orientations[int(torch.randint(len(orientations), (), generator=generator))]
         images = turn.apply(patches.images[index])
         label_maps = (
             torch.zeros_like(images, dtype=torch.uint8) if maps is None else turn.apply(maps[index])
         )
-        return [images[:, None], label_maps, outcomes[index]]
+        return [images[:, None], label_maps, outcomes[index], draws.importance[index]]
 
     loss = train_loop(
-        LogitObjective(network),
+        LogitObjective(network, draws.log_odds),
         draw,
         config.baseline.loop,
         folder=folder,

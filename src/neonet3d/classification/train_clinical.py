@@ -8,7 +8,7 @@ import numpy as np
 
 from neonet3d.classification.clinical import clinical_table, fit_columns
 from neonet3d.classification.logistic import LogisticModel
-from neonet3d.classification.training_set import balanced_weights, log_odds, require_trainable
+from neonet3d.classification.training_set import Draws, log_odds, require_trainable
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config
 from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
@@ -39,7 +39,7 @@ def train_clinical(fold: Fold, config: Config, folder: Path) -> None:
     features = clinical_table(training, columns)
     model = LogisticModel(len(names))
     real = outcomes < 0  # none is synthetic
-    weights = balanced_weights(outcomes, real).numpy() * len(training) / 2
+    weights = Draws.of(outcomes, real, "balanced").weights()
     patients = np.array([case.participant for case in training])
     strength = model.fit(features, outcomes.numpy(), weights, patients, seed=config.seed)
     model.prior_logit.fill_(log_odds(outcomes, real))

@@ -9,7 +9,7 @@ import numpy as np
 from neonet3d.classification.logistic import LogisticModel
 from neonet3d.classification.radiomics.patient import feature_names, radiomics_table
 from neonet3d.classification.training_set import (
-    balanced_weights,
+    Draws,
     log_odds,
     require_trainable,
     training_patches,
@@ -54,8 +54,9 @@ def train_radiomics(
     patches = training_patches(fold, card)
     features = radiomics_table(patches, card.schema_, config.radiomics)
     model = LogisticModel(len(names))
-    weights = balanced_weights(outcomes, patches.synthetic).numpy() * len(patches) / 2
+    draws = Draws.of(outcomes, patches.synthetic, config.radiomics.drawing)
     patients = np.array(patients_of(fold.training))
-    strength = model.fit(features, outcomes.numpy(), weights, patients, seed=config.seed)
+    strength = model.fit(features, outcomes.numpy(), draws.weights(), patients, seed=config.seed)
+    model.bias.sub_(draws.log_odds)
     model.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     save_artefact(folder, model, card.model_copy(update={"facts": {"strength": strength}}))

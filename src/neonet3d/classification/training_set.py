@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from sklearn.model_selection import StratifiedGroupKFold
-from torch import Tensor
+from torch import Tensor, nn
 
 from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, load_patches
-from neonet3d.engine.artefact import ArtefactCard
+from neonet3d.config import Drawing
+from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.errors import InputError
+
+JUDGED = "judged_cases"  # the one size of a classifier that depends on its training set
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 def require_trainable(fold: Fold, *, allow_no_tumour: bool) -> Int[Tensor, " n"]:
@@ -38,6 +45,37 @@ def require_trainable(fold: Fold, *, allow_no_tumour: bool) -> Int[Tensor, " n"]
 def training_patches(fold: Fold, card: ArtefactCard) -> Patches:
     """On the grid and with the intensities of a card."""
     return load_patches(fold.training, *card.reading)
+
+
+def with_start(card: ArtefactCard, start: Path | None) -> ArtefactCard:
+    """The card of a model that goes on from another."""
+    if start is None:
+        return card
+    parents = card.parents | {"start": read_card(start).weights_sha256}
+    return card.model_copy(update={"parents": parents})
+
+
+def loaded_start(
+    start: Path, card: ArtefactCard, build: Callable[[ArtefactCard], ModelT]
+) -> ModelT:
+    """The model that a training with this card goes on from.
+
+    Args:
+        build: an untrained model of a card.
+
+    Raises:
+        InputError: it has other settings, sizes or patches.
+    """
+    other = read_card(start, kind=card.kind)
+    sizes, own = ({k: v for k, v in of.parts.items() if k != JUDGED} for of in (other, card))
+    if (other.grid, other.config, sizes) != (card.grid, card.config, own):
+        raise InputError(
+            f"{start} was trained with other settings or patches than what is to go on from it. "
+            "Train both alike."
+        )
+    model = build(other)
+    load_weights(start, model, other)
+    return model
 
 
 def log_odds(outcomes: Int[Tensor, " n"], synthetic: Bool[Tensor, " n"]) -> Float[Tensor, ""]:
@@ -78,15 +116,48 @@ def balanced_weights(
     return weight
 
 
-def draw_balanced(
-    outcomes: Int[Tensor, " n"],
-    synthetic: Bool[Tensor, " n"],
-    size: int,
-    generator: torch.Generator,
-) -> Int[Tensor, " size"]:
-    """Rows of a batch, by ``balanced_weights``."""
-    weight = balanced_weights(outcomes, synthetic)
-    return torch.multinomial(weight, size, replacement=True, generator=generator)
+@dataclass(frozen=True)
+class Draws:
+    """How the training cases of a classifier are drawn and weighed.
+
+    ``balanced``: batches hold both classes alike (oversampling). ``natural``: cases come as often
+    as they are there. ``weighted``: the same, and count in the loss so that classes weigh alike.
+
+    Every classifier's logit is one under balanced classes: where they are not, the log odds of the
+    classes are added to it in the loss (Menon et al. 2021, arXiv 2007.07314).
+
+    Attributes:
+        frequency: (n,) of a case among the draws, up to a factor.
+        importance: (n,) of a case in the loss, with mean 1 over the draws.
+        log_odds: of the outcome as the loss sees it; 0 where classes weigh alike.
+    """
+
+    frequency: Float[Tensor, " n"]
+    importance: Float[Tensor, " n"]
+    log_odds: float
+
+    @classmethod
+    def of(
+        cls, outcomes: Int[Tensor, " n"], synthetic: Bool[Tensor, " n"], drawing: Drawing
+    ) -> Draws:
+        balanced = balanced_weights(outcomes, synthetic)
+        alike = torch.ones_like(balanced)
+        match drawing:
+            case "balanced":
+                return cls(balanced, alike, 0.0)
+            case "natural":
+                return cls(alike, alike, float(torch.logit(outcomes.double().mean())))
+            case "weighted":
+                return cls(alike, balanced * len(outcomes) / 2, 0.0)
+
+    def rows(self, size: int, generator: torch.Generator) -> Int[Tensor, " size"]:
+        """Rows of a batch."""
+        return torch.multinomial(self.frequency, size, replacement=True, generator=generator)
+
+    def weights(self) -> Float[np.ndarray, " n"]:
+        """Of the cases in a fit that sees all of them once; mean 1."""
+        weight = self.frequency * self.importance
+        return (weight / weight.mean()).numpy()
 
 
 def inner_folds(

@@ -28,6 +28,7 @@ LINE_STYLES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     (0, (3, 1, 1, 1, 1, 1)),
 )
 MARKERS = ("o", "s", "D")
+MOST_ARMS = len(LINE_STYLES)  # that curves of one figure can be told apart
 
 
 def new_figure(width_in: float, height_in: float, theme: Theme) -> Figure:
@@ -50,8 +51,9 @@ def literal(text: str) -> str:
 
 
 def roc(results: StudyResults, theme: Theme) -> bytes:
-    """ROC curve of each arm over the pooled held-out cases, the AUCs in the legend."""
-    entries = len(results.arms) + (results.ceiling_auc is not None)
+    """ROC curves over the pooled held-out cases, of the first arms where there are many."""
+    arms = results.arms[:MOST_ARMS]
+    entries = len(arms) + (results.ceiling_auc is not None)
     legend_in = 0.15 + 0.43 * entries
     height = 5.25 + legend_in
     figure = new_figure(5.4, height, theme)
@@ -64,7 +66,7 @@ def roc(results: StudyResults, theme: Theme) -> bytes:
         color=theme.muted, fontsize=9.5, rotation=45, rotation_mode="anchor",
     )  # fmt: skip
     handles, labels = [], []
-    for i, arm in enumerate(results.arms):
+    for i, arm in enumerate(arms):
         false_positive, true_positive, _ = roc_curve(results.outcomes, arm.probabilities)
         (curve,) = axes.plot(
             false_positive,

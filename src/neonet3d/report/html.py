@@ -97,6 +97,7 @@ def write_report(run: Path) -> Path:
             config=(run / "config.yaml").read_text("utf-8"),
             pictures=_draw(run, manifest, results),
             colours=class_colours(results.classes),
+            n_drawn=figures.MOST_ARMS,
             light=LIGHT,
             dark=DARK,
         )

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from neonet3d.report.figures import LINE_STYLES, literal, new_figure, tidy, to_png
+from neonet3d.report.figures import LINE_STYLES, MOST_ARMS, literal, new_figure, tidy, to_png
 from neonet3d.report.palette import Theme
 from neonet3d.study.results import Arm, StudyResults
 
@@ -18,9 +18,10 @@ LINE_IN = 0.24  # of a legend
 
 def reliability(results: StudyResults, theme: Theme) -> bytes:
     """Observed share against mean probability in bins of each arm; the diagonal is the truth."""
-    figure, axes = _with_legend(results.arms, theme, ["what calibrated means"], aspect=1.0)
+    arms = results.arms[:MOST_ARMS]
+    figure, axes = _with_legend(arms, theme, ["what calibrated means"], aspect=1.0)
     axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (2, 3)))
-    for i, arm in enumerate(results.arms):
+    for i, arm in enumerate(arms):
         bins = arm.judgement.reliability
         x = [one.mean_probability for one in bins]
         y = [one.observed.value for one in bins]
@@ -40,8 +41,9 @@ def reliability(results: StudyResults, theme: Theme) -> bytes:
 
 def decisions(results: StudyResults, theme: Theme) -> bytes:
     """Net benefit of each arm over the threshold probability, beside treating all and none."""
-    figure, axes = _with_legend(results.arms, theme, ["treat all", "treat none"], aspect=0.7)
-    first = results.arms[0].judgement.decisions
+    arms = results.arms[:MOST_ARMS]
+    figure, axes = _with_legend(arms, theme, ["treat all", "treat none"], aspect=0.7)
+    first = arms[0].judgement.decisions
     axes.plot(
         first.threshold, first.treat_all, color=theme.muted, linewidth=1, linestyle=(0, (2, 3))
     )
@@ -49,10 +51,10 @@ def decisions(results: StudyResults, theme: Theme) -> bytes:
     axes.fill_between(
         first.threshold, first.low, first.high, color=theme.series[0], alpha=0.15, linewidth=0
     )
-    for i, arm in enumerate(results.arms):
+    for i, arm in enumerate(arms):
         curve = arm.judgement.decisions
         axes.plot(curve.threshold, curve.model, **_style(i, theme))
-    largest = max(max(arm.judgement.decisions.model) for arm in results.arms)
+    largest = max(max(arm.judgement.decisions.model) for arm in arms)
     axes.set(xlim=(first.threshold[0], first.threshold[-1]))
     axes.set_ylim(-0.1, max(0.05, 1.15 * max(largest, first.treat_all[0])))
     axes.set_xlabel("Threshold probability")

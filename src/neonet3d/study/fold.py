@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neonet3d.classification.networks import TITLES
 from neonet3d.classification.predict import Classifier
 from neonet3d.classification.train import train_patten
 from neonet3d.classification.train_baseline import train_baseline
+from neonet3d.classification.train_clinical import train_clinical
+from neonet3d.classification.train_radiomics import train_radiomics
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import write_atomically
@@ -22,7 +23,6 @@ from neonet3d.config import Config, fingerprint
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.progress import progress
 from neonet3d.engine.run import Timer, once
-from neonet3d.generation.balance import balance_cohort, plan_balance
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.sample import sample_cohort
 from neonet3d.generation.train import train_generator
@@ -39,56 +39,9 @@ from neonet3d.segmentation.predict import (
 )
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.segmentation.train import train_segmenter
-
-ARMS = ("patten_balanced", "patten_real", "baseline_real")
-
-
-def arm_titles(config: Config) -> dict[str, str]:
-    """What people read for each arm."""
-    titles = (
-        "PattenNet, real + synthetic 1:1",
-        "PattenNet, real cases",
-        f"{TITLES[config.baseline.network]}, real cases",
-    )
-    return dict(zip(ARMS, titles, strict=True))
-
-
-@dataclass(frozen=True)
-class FoldPaths:
-    """Where a fold keeps its stages."""
-
-    root: Path
-
-    @property
-    def segmenter(self) -> Path:
-        return self.root / "segmenter"
-
-    @property
-    def masks(self) -> Path:
-        return self.root / "masks"
-
-    @property
-    def crops(self) -> Path:
-        return self.root / "crops"
-
-    @property
-    def generator(self) -> Path:
-        return self.root / "generator"
-
-    @property
-    def balanced(self) -> Path:
-        return self.root / "balanced"
-
-    @property
-    def pairs(self) -> Path:
-        return self.root / "pairs"
-
-    @property
-    def predictions(self) -> Path:
-        return self.root / "predictions" / "predictions.csv"
-
-    def classifier(self, arm: str) -> Path:
-        return self.root / "classifiers" / arm
+from neonet3d.study.arms import Arm, study_arms
+from neonet3d.study.paths import FoldPaths
+from neonet3d.study.training_sets import training_set
 
 
 def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: Timer) -> None:
@@ -119,12 +72,14 @@ def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: T
         key = fingerprint("pairs", hashes, held_out_key, config.sampler, config.seed)
         once(paths.pairs, key, lambda out: _sample(generator, crops.held_out, out, config))
     with timed("predict"):
-        arms = [read_card(paths.classifier(arm)).weights_sha256 for arm in ARMS]
-        key = fingerprint("predictions", arms, held_out_key)
+        arms = study_arms(config)
+        models = [read_card(paths.classifier(arm.classifier)).weights_sha256 for arm in arms]
+        key = fingerprint("predictions", [arm.key for arm in arms], models, held_out_key)
+        by_masks = {"predicted": Cohort.open(paths.crops), "reference": crops.held_out}
         once(
             paths.predictions.parent,
             key,
-            lambda out: _predict_outcomes(paths, Cohort.open(paths.crops), out),
+            lambda out: _predict_outcomes(arms, paths, by_masks, out),
         )
 
 
@@ -133,50 +88,39 @@ def train_models(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, time
     with timed("train segmenter"):
         train_segmenter(fold, config, paths.segmenter)
     train_generator(crops, config, paths.generator, timed)
-    with timed("balance"):
-        balanced = _balance(crops, config, paths)
-    encoder = paths.generator / "autoencoder"
-    reading = read_card(encoder).reading
-    for arm in ARMS:
-        training = balanced if arm.endswith("balanced") else crops.training
-        part = Fold(fold.name, training, crops.held_out)
+    for arm in {arm.classifier: arm for arm in study_arms(config)}.values():
+        with timed("make training sets"):
+            training = training_set(arm, crops, config, paths)
+        # The study refuses reference masks without a tumour before its first fold.
         with timed("train classifiers"):
-            # The study refuses reference masks without a tumour before its first fold.
-            if arm.startswith("patten"):
-                train_patten(part, encoder, config, paths.classifier(arm), allow_no_tumour=True)
-            else:
-                train_baseline(part, reading, config, paths.classifier(arm), allow_no_tumour=True)
+            _train_classifier(arm, Fold(fold.name, training, crops.held_out), crops, config, paths)
 
 
-def _balance(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
-    segmenter = Segmenter.load(paths.segmenter)
-    generator = LatentGenerator.load(paths.generator)
-    key = fingerprint(
-        "balanced",
-        segmenter.hashes,
-        generator.card.weights_sha256,
-        config.balance,
-        config.sampler,
-        config.seed,
-    )
-    outcomes = crops.training.outcomes
-    wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), config.balance)
-    total = wanted.negative + wanted.positive
+def _train_classifier(arm: Arm, part: Fold, crops: Fold, config: Config, paths: FoldPaths) -> None:
+    """``pretrain``: on its set first, then from those weights on the real cases."""
+    settings, out = arm.config(config), paths.classifier(arm.classifier)
+    if arm.settings.data != "pretrain":
+        _fit(arm, part, settings, out, paths, None)
+        return
+    first = paths.classifier(f"{arm.classifier}-first")
+    _fit(arm, part, settings, first, paths, None)
+    _fit(arm, crops, settings, out, paths, first)
 
-    def build(out: Path) -> None:
-        with progress(f"{crops.name}: synthetic cases", total) as advance:
-            balance_cohort(
-                crops.training,
-                generator,
-                segmenter,
-                out,
-                config.balance,
-                config.sampler,
-                seed=config.seed,
-                advance=advance,
-            )
 
-    return Cohort.open(once(paths.balanced, key, build))
+def _fit(
+    arm: Arm, part: Fold, config: Config, out: Path, paths: FoldPaths, start: Path | None
+) -> None:
+    encoder = paths.generator / "autoencoder"
+    match arm.settings.model:
+        case "patten":
+            train_patten(part, encoder, config, out, start=start, allow_no_tumour=True)
+        case "clinical":
+            train_clinical(part, config, out)
+        case "radiomics":
+            train_radiomics(part, read_card(encoder).reading, config, out, allow_no_tumour=True)
+        case _:
+            reading = read_card(encoder).reading
+            train_baseline(part, reading, config, out, start=start, allow_no_tumour=True)
 
 
 def _predict_masks(segmenter: Segmenter, held_out: Cohort, out: Path) -> None:
@@ -201,13 +145,21 @@ def _sample(generator: LatentGenerator, masks: Cohort, out: Path, config: Config
     sample_cohort(generator, masks, out, config.sampler, seed=config.seed)
 
 
-def _predict_outcomes(paths: FoldPaths, held_out: Cohort, out: Path) -> None:
-    table = {arm: _probabilities(Classifier.load(paths.classifier(arm)), held_out) for arm in ARMS}
+def _predict_outcomes(
+    arms: Sequence[Arm], paths: FoldPaths, by_masks: Mapping[str, Cohort], out: Path
+) -> None:
+    """One column for each arm, on patches that were cut with predicted or with reference masks."""
+    table = {
+        arm.key: _probabilities(
+            Classifier.load(paths.classifier(arm.classifier)), by_masks[arm.settings.masks]
+        )
+        for arm in arms
+    }
     text = io.StringIO()
     writer = csv.writer(text, delimiter=",", lineterminator="\n")
-    writer.writerow(["case", "outcome", *ARMS])
-    for case in held_out:
-        row = (f"{table[arm][case.name]:.6f}" for arm in ARMS)
+    writer.writerow(["case", "outcome", *table])
+    for case in by_masks["reference"]:
+        row = (f"{of_arm[case.name]:.6f}" for of_arm in table.values())
         writer.writerow([case.name, case.outcome, *row])
     write_atomically(out / "predictions.csv", text.getvalue().encode())
 

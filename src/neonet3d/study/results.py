@@ -75,7 +75,7 @@ class Arm(Record):
     """One classifier on one training set, over all folds.
 
     Attributes:
-        key: short name used in files, such as ``patten_balanced``.
+        key: short name used in files, such as ``patten-both_classes``.
         title: for people.
         auc: pooled over the held-out cases of all folds, with its DeLong interval.
         fold_aucs: of each fold alone; their mean and deviation stand beside the pooled value.
@@ -103,9 +103,10 @@ class Comparison(Record):
 
 
 class FoldBalance(Record):
-    """What balancing added to one training fold (positive, negative)."""
+    """What one way of balancing added to one training fold (positive, negative)."""
 
     fold: str
+    data: str
     real: tuple[int, int]
     synthetic: tuple[int, int]
     drawn: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,10 @@ from neonet3d.metrics.interval import Interval, bootstrap_mean, wilson
 from neonet3d.metrics.memorisation import infer_membership, nearest_neighbour_ratio
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
-from neonet3d.study.fold import FoldPaths, arm_titles, count_without_tumour
+from neonet3d.study.arms import study_arms
+from neonet3d.study.fold import count_without_tumour
 from neonet3d.study.judgement import divide, judge, tumour_volumes_ml
+from neonet3d.study.paths import FoldPaths
 from neonet3d.study.results import Arm, Comparison, FoldBalance, StudyResults
 
 PHANTOM_TRUTH = "pni_probability"  # column of a phantom's table: the best possible prediction
@@ -60,7 +61,7 @@ def summarise_study(
         for index, fold in enumerate(folds)
     )
     outcomes = table["outcome"].to_numpy(dtype=np.int64)
-    titles = arm_titles(config)
+    titles = {arm.key: arm.title for arm in study_arms(config)}
     names = tuple(str(name) for name in table["case"])
     volumes_ml: dict[str, float] = {}
     for fold in folds:
@@ -88,7 +89,7 @@ def summarise_study(
         ceiling_auc=_ceiling(cohort, names, outcomes),
         segmentation=_segmentation(folds, seed),
         no_tumour_found=sum(count_without_tumour(fold.paths.crops) for fold in folds),
-        balance=tuple(_balance(fold) for fold in folds),
+        balance=tuple(row for fold in folds for row in _balance(fold)),
         fidelity=fidelity,
         adherence=summarise(adherence, seed=seed),
         adherence_of_real=summarise(adherence_of_real, seed=seed),
@@ -125,7 +126,9 @@ def _arm(
 
 
 def _comparisons(arms: Sequence[Arm], outcomes: Int[np.ndarray, " n"]) -> Iterator[Comparison]:
-    for first, second in combinations(arms, 2):
+    """The first arm with every other."""
+    first, *others = arms
+    for second in others:
         test = delong_paired(
             outcomes, np.array(first.probabilities), np.array(second.probabilities)
         )
@@ -222,15 +225,17 @@ def _segmentation(folds: Sequence[FinishedFold], seed: int) -> dict[str, Interva
     return summarise(scores, seed=seed)
 
 
-def _balance(fold: FinishedFold) -> FoldBalance:
-    record = json.loads((fold.paths.balanced / "balance.json").read_text())
-    return FoldBalance(
-        fold=fold.scans.name,
-        real=(record["real"]["positive"], record["real"]["negative"]),
-        synthetic=(record["synthetic"]["positive"], record["synthetic"]["negative"]),
-        drawn=record["drawn"],
-        rejected=record["rejected"],
-    )
+def _balance(fold: FinishedFold) -> Iterator[FoldBalance]:
+    for path in sorted(fold.paths.data("").glob("*/balance.json")):
+        record = json.loads(path.read_text())
+        yield FoldBalance(
+            fold=fold.scans.name,
+            data=path.parent.name,
+            real=(record["real"]["positive"], record["real"]["negative"]),
+            synthetic=(record["synthetic"]["positive"], record["synthetic"]["negative"]),
+            drawn=record["drawn"],
+            rejected=record["rejected"],
+        )
 
 
 def _ceiling(

@@ -1,0 +1,95 @@
+"""The arms of the NeoNet experiment: a classifier, what it is trained on, how that is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from neonet3d.classification.networks import TITLES
+from neonet3d.config import ArmConfig, Config
+from neonet3d.errors import InputError
+
+DATA = {
+    "real": "real cases",
+    "classic": "real + augmented copies",
+    "rare_class": "real + synthetic of the rare class to 1:1",
+    "both_classes": "real + synthetic of both classes, 1:1",
+    "synthetic": "synthetic cases alone, 1:1",
+    "pretrain": "synthetic 1:1 first, then real cases",
+}
+DRAWING = {
+    "balanced": "",
+    "natural": ", as they come",
+    "weighted": ", class weights",
+}
+MODELS = {"patten": "PattenNet", "radiomics": "Radiomics", "clinical": "Clinical model", **TITLES}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row of the study's table.
+
+    Attributes:
+        settings: as the configuration has them.
+    """
+
+    settings: ArmConfig
+
+    @property
+    def classifier(self) -> str:
+        """Names what is trained, on disk; arms that differ in what they are judged on share it."""
+        of = self.settings
+        parts = [of.model, of.data]
+        if of.share is not None:
+            parts.append(f"{of.share:g}")
+        if of.drawing != "balanced":
+            parts.append(of.drawing)
+        return "-".join(parts)
+
+    @property
+    def key(self) -> str:
+        return self.classifier + ("-reference" if self.settings.masks == "reference" else "")
+
+    @property
+    def data_set(self) -> str:
+        """Names the training set on disk."""
+        of = self.settings
+        data = "synthetic" if of.data == "pretrain" else of.data
+        return data if of.share is None else f"{data}-{of.share:g}"
+
+    @property
+    def title(self) -> str:
+        of = self.settings
+        share = "" if of.share is None else f" ({of.share:.0%} of it synthetic)"
+        judged = ", judged on reference masks" if of.masks == "reference" else ""
+        return f"{MODELS[of.model]}, {DATA[of.data]}{share}{DRAWING[of.drawing]}{judged}"
+
+    def config(self, config: Config) -> Config:
+        """The configuration with which it is trained."""
+        drawing = {"drawing": self.settings.drawing}
+        match self.settings.model:
+            case "patten":
+                name, changed = "classifier", drawing
+            case "radiomics":
+                name, changed = "radiomics", drawing
+            case "clinical":
+                return config
+            case network:
+                same = network == config.baseline.network
+                width = {} if same else {"width": 1.0}  # the preset's is of its own network
+                name, changed = "baseline", drawing | {"network": network} | width
+        section = getattr(config, name).model_copy(update=changed)
+        return config.model_copy(update={name: section})
+
+
+def study_arms(config: Config) -> tuple[Arm, ...]:
+    """Of a study, the first being the one that all others are compared with.
+
+    Raises:
+        InputError: two arms that are the same.
+    """
+    arms = tuple(Arm(settings) for settings in config.study.arms)
+    keys = [arm.key for arm in arms]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice:
+        raise InputError(f"study.arms has {twice[0]} twice. Keep one of them.")
+    return arms

@@ -1,0 +1,135 @@
+"""Training sets of a fold's classifiers, each a cohort, made once: balanced, or augmented."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from neonet3d.cohort.cohort import Cohort, CohortWriter
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.intensity import IntensityNormaliser
+from neonet3d.cohort.volume import Volume
+from neonet3d.config import BalanceConfig, Config, fingerprint
+from neonet3d.engine.artefact import read_card
+from neonet3d.engine.progress import progress
+from neonet3d.engine.run import once
+from neonet3d.generation.balance import balance_cohort, plan_balance
+from neonet3d.generation.generator import LatentGenerator
+from neonet3d.segmentation.augment import IntensityNoise, draw_grid, read_through
+from neonet3d.segmentation.predict import Segmenter
+from neonet3d.study.arms import Arm
+from neonet3d.study.paths import FoldPaths
+
+
+def training_set(arm: Arm, crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
+    """What an arm is trained on; of ``pretrain`` what comes first.
+
+    Args:
+        crops: the fold's patches; only ``crops.training`` is read.
+    """
+    match arm.settings.data:
+        case "real":
+            return crops.training
+        case "classic":
+            return _augmented(crops, config, paths)
+        case "synthetic" | "pretrain":
+            return _balanced(arm, crops, config, paths, {"mode": "pretrain"})
+        case mode:
+            share = arm.settings.share
+            changed = {} if share is None else {"synthetic_share": share}
+            return _balanced(arm, crops, config, paths, {"mode": mode} | changed)
+
+
+def _balanced(
+    arm: Arm, crops: Fold, config: Config, paths: FoldPaths, changed: dict[str, object]
+) -> Cohort:
+    settings = BalanceConfig.model_validate(config.balance.model_dump() | changed)
+    segmenter = Segmenter.load(paths.segmenter)
+    generator = LatentGenerator.load(paths.generator)
+    key = fingerprint(
+        "balanced",
+        segmenter.hashes,
+        generator.card.weights_sha256,
+        settings,
+        config.sampler,
+        config.seed,
+    )
+    outcomes = crops.training.outcomes
+    wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), settings)
+    total = wanted.negative + wanted.positive
+
+    def build(out: Path) -> None:
+        with progress(f"{crops.name}: synthetic cases ({arm.data_set})", total) as advance:
+            balance_cohort(
+                crops.training,
+                generator,
+                segmenter,
+                out,
+                settings,
+                config.sampler,
+                seed=config.seed,
+                advance=advance,
+            )
+
+    return Cohort.open(once(paths.data(arm.data_set), key, build))
+
+
+def _augmented(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
+    """Real cases and as many turned, bent and changed copies as ``both_classes`` has synthetic."""
+    training, outcomes = crops.training, crops.training.outcomes
+    normaliser = read_card(paths.generator / "autoencoder").reading.normaliser
+    settings = config.balance.model_copy(update={"mode": "both_classes"})
+    wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), settings)
+    key = fingerprint(
+        "classic", [case.digest() for case in training], config.segmenter.augmentation, settings,
+        config.seed,
+    )  # fmt: skip
+
+    def build(out: Path) -> None:
+        writer = CohortWriter(
+            out, training.schema, outcome_name=training.outcome_name, channel="HBP", durable=False
+        )
+        for case in training:
+            image, mask = case.read_with_mask()
+            writer.add(
+                case.name, image, mask, outcome=case.outcome, participant=case.participant,
+                extra={"synthetic": "0"},
+            )  # fmt: skip
+        generator = torch.Generator().manual_seed(config.seed)
+        noise = IntensityNoise(config.segmenter.augmentation.intensity)
+        for outcome, count in ((0, wanted.negative), (1, wanted.positive)):
+            of_class = [case for case in training if case.outcome == outcome]
+            for place in range(count):
+                source = of_class[place % len(of_class)]
+                image, mask = _changed(*source.read_with_mask(), normaliser, noise, generator)
+                writer.add(
+                    f"augmented_{outcome}_{place:04d}", image, mask, outcome=outcome,
+                    extra={"synthetic": "1", "source_mask": source.digest()[:16]},
+                )  # fmt: skip
+        writer.finish()
+
+    return Cohort.open(once(paths.data("classic"), key, build))
+
+
+def _changed(
+    image: Volume,
+    mask: Volume,
+    normaliser: IntensityNormaliser,
+    noise: IntensityNoise,
+    generator: torch.Generator,
+) -> tuple[Volume, Volume]:
+    """A patch in another pose, from another scanner; in units of the reference intensity."""
+    spacing_mm = image.spacing_mm
+    grid = draw_grid(image.shape, spacing_mm, generator)
+    middle = (torch.tensor(image.shape) - 1) / 2
+    seen = normaliser.apply(image.data, mask.data, name="a training case")
+    moved, labels = read_through(
+        torch.from_numpy(seen), torch.from_numpy(mask.data), middle, grid, spacing_mm
+    )
+    changed = normaliser.invert(noise(moved, generator).clamp(-1, 1).numpy())
+    return (
+        image.with_data(np.ascontiguousarray(changed)),
+        mask.with_data(np.ascontiguousarray(labels.numpy())),
+    )

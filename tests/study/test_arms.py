@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from neonet3d.cohort.cohort import Cohort
+from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import load_patches
+from neonet3d.config import ArmConfig, Config, load_config
+from neonet3d.engine.artefact import read_card
+from neonet3d.engine.run import untimed
+from neonet3d.errors import InputError
+from neonet3d.generation.sources import patients_of
+from neonet3d.segmentation.tlcr import crop_cohort
+from neonet3d.study.arms import Arm, study_arms
+from neonet3d.study.fold import run_fold, train_models
+from neonet3d.study.paths import FoldPaths
+from neonet3d.study.training_sets import training_set
+
+HELD_OUT = ("case_2", "case_5", "case_6")
+
+
+def arm(**settings: object) -> Arm:
+    return Arm(ArmConfig.model_validate({"model": "patten", "data": "real"} | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "title"),
+    [
+        ({}, "patten-real", "PattenNet, real cases"),
+        (
+            {"data": "both_classes", "share": 0.5, "masks": "reference"},
+            "patten-both_classes-0.5-reference",
+            "PattenNet, real + synthetic of both classes, 1:1 (50% of it synthetic), judged on "
+            "reference masks",
+        ),
+        (
+            {"model": "vit", "drawing": "weighted"},
+            "vit-real-weighted",
+            "ViT, real cases, class weights",
+        ),
+    ],
+)
+def test_an_arm_has_a_key_and_a_title(settings: dict[str, object], key: str, title: str) -> None:
+    made = arm(**settings)
+    assert made.key == key
+    assert made.title == title
+
+
+def test_what_is_judged_on_other_masks_is_trained_once() -> None:
+    predicted, reference = arm(), arm(masks="reference")
+    assert predicted.key != reference.key
+    assert predicted.classifier == reference.classifier
+
+
+def test_an_arm_trains_its_own_network_with_its_own_drawing() -> None:
+    config = load_config("demo")
+    weighted = arm(drawing="weighted").config(config)
+    assert weighted.classifier.drawing == "weighted"
+    assert weighted.baseline == config.baseline
+    vit = arm(model="vit").config(config)
+    assert (vit.baseline.network, vit.baseline.width) == ("vit", 1.0)
+    own = arm(model=config.baseline.network).config(config)
+    assert own.baseline == config.baseline
+
+
+def test_arms_that_mean_nothing_are_refused() -> None:
+    with pytest.raises(ValidationError, match="only both_classes has a share"):
+        arm(share=0.5)
+    with pytest.raises(ValidationError, match="no weights to go on from"):
+        arm(model="radiomics", data="pretrain")
+    with pytest.raises(ValidationError, match="which only real cases have"):
+        arm(model="clinical", data="classic")
+    config = load_config("demo", overrides=["study.arms=[{model: vit, data: real}]"])
+    twice = config.study.model_copy(update={"arms": config.study.arms * 2})
+    with pytest.raises(InputError, match="vit-real twice"):
+        study_arms(config.model_copy(update={"study": twice}))
+
+
+@pytest.fixture(scope="module")
+def divided(scans: Cohort, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> list[Fold]:
+    """Whole scans and crops."""
+    crops = crop_cohort(scans, tmp_path_factory.mktemp("arms") / "crops", tiny.roi)
+    return [
+        Fold(
+            "fold-0",
+            part.subset(case for case in part if case.name not in HELD_OUT),
+            part.subset(case for case in part if case.name in HELD_OUT),
+        )
+        for part in (scans, crops)
+    ]
+
+
+@pytest.fixture(scope="module")
+def every(tiny: Config) -> Config:
+    """Every kind of training set, and every kind of classifier that goes on from another."""
+    arms = [
+        {"model": "patten", "data": "both_classes"},
+        {"model": "patten", "data": "both_classes", "share": 0.6},
+        {"model": "patten", "data": "rare_class", "drawing": "natural"},
+        {"model": "patten", "data": "pretrain"},
+        {"model": "patten", "data": "synthetic"},
+        {"model": "resnet18", "data": "pretrain"},
+        {"model": "radiomics", "data": "classic", "drawing": "natural"},
+        {"model": "patten", "data": "real", "drawing": "weighted"},
+        {"model": "patten", "data": "real", "drawing": "weighted", "masks": "reference"},
+    ]
+    study = tiny.study.model_copy(update={"arms": tuple(ArmConfig.model_validate(a) for a in arms)})
+    return tiny.model_copy(update={"study": study})
+
+
+@pytest.fixture(scope="module")
+def run(divided: list[Fold], every: Config, tmp_path_factory: pytest.TempPathFactory) -> FoldPaths:
+    paths = FoldPaths(tmp_path_factory.mktemp("every") / "fold-0")
+    run_fold(*divided, every, paths, untimed)
+    return paths
+
+
+def test_every_arm_predicts_every_held_out_case(run: FoldPaths, every: Config) -> None:
+    head, *rows = run.predictions.read_text().splitlines()
+    assert head.split(",")[2:] == [one.key for one in study_arms(every)]
+    assert sorted(row.split(",")[0] for row in rows) == sorted(HELD_OUT)
+    values = np.array([[float(x) for x in row.split(",")[2:]] for row in rows])
+    assert ((values > 0) & (values < 1)).all()
+    assert not np.allclose(values[:, -1], values[:, -2])  # other masks, other patches
+
+
+def test_training_sets_are_made_once_and_of_training_cases(
+    run: FoldPaths, divided: list[Fold], every: Config
+) -> None:
+    _, crops = divided
+    made = {path.name for path in run.data("").iterdir()}
+    assert made == {"both_classes", "both_classes-0.6", "rare_class", "synthetic", "classic"}
+    held_out = {case.digest()[:16] for case in crops.held_out}
+    for name in made:
+        cohort = Cohort.open(run.data(name))
+        assert not held_out & {case.digest()[:16] for case in cohort}
+        assert not {case.participant for case in crops.held_out} & set(patients_of(cohort))
+    before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file()}
+    train_models(*divided, every, run, untimed)
+    after = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file()}
+    assert before == after
+
+
+def test_copies_are_augmented_and_keep_their_patient(
+    run: FoldPaths, divided: list[Fold], every: Config
+) -> None:
+    _, crops = divided
+    cohort = training_set(arm(data="classic"), crops, every, run)
+    copies = [case for case in cohort if case.synthetic]
+    assert len(cohort) - len(copies) == len(crops.training)
+    assert np.bincount(cohort.outcomes).tolist() == [len(cohort) // 2] * 2
+    assert set(patients_of(cohort)) == {case.participant for case in crops.training}
+    card = read_card(run.generator / "autoencoder")
+    images = load_patches(cohort, *card.reading).images.flatten(1)
+    apart = (images[:, None] - images[None]).abs().mean(2)
+    apart.fill_diagonal_(1)
+    assert float(apart.min()) > 0.005  # no two are the same
+
+
+def test_what_is_pretrained_goes_on_from_there(run: FoldPaths) -> None:
+    for model in ("patten", "resnet18"):
+        first = read_card(run.classifier(f"{model}-pretrain-first"))
+        card = read_card(run.classifier(f"{model}-pretrain"))
+        assert card.parents["start"] == first.weights_sha256
+        assert len(card.training_cases) == 5
+        assert not set(card.training_cases) & set(first.training_cases)
+
+
+def test_a_start_of_other_settings_is_refused(
+    run: FoldPaths, divided: list[Fold], every: Config, tmp_path: Path
+) -> None:
+    from neonet3d.classification.train import train_patten
+
+    wider = every.classifier.model_copy(update={"channels": 16})
+    with pytest.raises(InputError, match="other settings or patches"):
+        train_patten(
+            divided[1],
+            run.generator / "autoencoder",
+            every.model_copy(update={"classifier": wider}),
+            tmp_path / "patten",
+            start=run.classifier("patten-pretrain-first"),
+            allow_no_tumour=True,
+        )
