@@ -83,7 +83,7 @@ def _with_legend(
     legend_in, plot_in = 0.15 + LINE_IN * lines, 4.6 * aspect
     height = plot_in + legend_in + 0.7
     figure = new_figure(WIDTH_IN, height, theme)
-    axes = figure.add_axes((0.135, (legend_in + 0.55) / height, 0.845, plot_in / height))
+    axes = figure.add_axes((0.155, (legend_in + 0.55) / height, 0.825, plot_in / height))
     tidy(axes, theme)
     axes.grid(color=theme.rule, linewidth=0.6)
     handles = [Line2D([], [], **_style(i, theme)) for i in range(len(arms))]
