@@ -58,7 +58,7 @@ class RoiConfig(Section):
     minimum_volume_mm3: float = Field(ge=0)
 
 
-NetworkName = Literal["unet", "vnet", "attention_unet", "segresnet", "dynunet"]
+NetworkName = Literal["unet", "plain_unet", "vnet", "attention_unet", "segresnet", "dynunet"]
 
 
 class SegmenterPlan(Section):

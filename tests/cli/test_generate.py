@@ -221,6 +221,8 @@ def test_a_dry_run_forecasts_and_writes_nothing(
         "flow U-Net",
         "ControlNet",
         "detail decoder",
+        "mask autoencoder",
+        "mask flow",
     ]
     steps = sum(stage["steps"] * stage["seconds_per_step"] for stage in found["stages"])
     assert found["seconds"] == pytest.approx(steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,13 +15,14 @@ from neonet3d.study.results import Arm, StudyResults
 
 WIDTH_IN = 5.4
 LINE_IN = 0.24  # of a legend
+REFERENCE_STYLES = ((0, (2, 3)), (0, ()))  # dotted, solid
 
 
 def reliability(results: StudyResults, theme: Theme) -> bytes:
     """Observed share against mean probability in bins of each arm; the diagonal is the truth."""
     arms = results.arms[:MOST_ARMS]
     figure, axes = _with_legend(arms, theme, ["what calibrated means"], aspect=1.0)
-    axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (2, 3)))
+    axes.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=REFERENCE_STYLES[0])
     for i, arm in enumerate(arms):
         bins = arm.judgement.reliability
         x = [one.mean_probability for one in bins]
@@ -45,9 +47,13 @@ def decisions(results: StudyResults, theme: Theme) -> bytes:
     figure, axes = _with_legend(arms, theme, ["treat all", "treat none"], aspect=0.7)
     first = arms[0].judgement.decisions
     axes.plot(
-        first.threshold, first.treat_all, color=theme.muted, linewidth=1, linestyle=(0, (2, 3))
+        first.threshold,
+        first.treat_all,
+        color=theme.muted,
+        linewidth=1,
+        linestyle=REFERENCE_STYLES[0],
     )
-    axes.axhline(0, color=theme.muted, linewidth=1)
+    axes.axhline(0, color=theme.muted, linewidth=1, linestyle=REFERENCE_STYLES[1])
     axes.fill_between(
         first.threshold, first.low, first.high, color=theme.series[0], alpha=0.15, linewidth=0
     )
@@ -62,7 +68,7 @@ def decisions(results: StudyResults, theme: Theme) -> bytes:
     return to_png(figure)
 
 
-def _style(i: int, theme: Theme) -> dict[str, object]:
+def _style(i: int, theme: Theme) -> dict[str, Any]:
     return {
         "color": theme.series[i % len(theme.series)],
         "linestyle": LINE_STYLES[i % len(LINE_STYLES)],
@@ -79,13 +85,12 @@ def _with_legend(
     legend_in, plot_in = 0.15 + LINE_IN * lines, 4.6 * aspect
     height = plot_in + legend_in + 0.7
     figure = new_figure(WIDTH_IN, height, theme)
-    axes = figure.add_axes((0.135, (legend_in + 0.55) / height, 0.845, plot_in / height))
+    axes = figure.add_axes((0.155, (legend_in + 0.55) / height, 0.825, plot_in / height))
     tidy(axes, theme)
     axes.grid(color=theme.rule, linewidth=0.6)
-    handles = [Line2D([], [], **_style(i, theme)) for i in range(len(arms))]  # type: ignore[arg-type]
-    dashes = [(0, (2, 3)), "-"]
+    handles = [Line2D([], [], **_style(i, theme)) for i in range(len(arms))]
     handles += [
-        Line2D([], [], color=theme.muted, linewidth=1, linestyle=dashes[k])
+        Line2D([], [], color=theme.muted, linewidth=1, linestyle=REFERENCE_STYLES[k])
         for k in range(len(references))
     ]
     figure.legend(

@@ -1,4 +1,4 @@
-"""The five segmenters: MONAI's networks, sized by a plan, behind a Haar stem or without one.
+"""The six segmenters: MONAI's networks, sized by a plan, behind a Haar stem or without one.
 
 The wavelet stem halves every axis for free, so that a network works at half resolution and sees
 twice as far for a fraction of the effort; its logits come back to full resolution through the
@@ -59,7 +59,7 @@ def size_multiple(plan: SegmenterPlan) -> Shape:
 def _build(plan: SegmenterPlan, n_in: int, n_out: int) -> nn.Module:
     channels, strides = list(plan.channels), list(plan.strides)
     match plan.network:
-        case "unet":
+        case "unet" | "plain_unet":
             # MONAI's first stride acts before the first level, and its bottom has none.
             return UNet(
                 spatial_dims=3,
@@ -67,7 +67,7 @@ def _build(plan: SegmenterPlan, n_in: int, n_out: int) -> nn.Module:
                 out_channels=n_out,
                 channels=[*channels, channels[-1]],
                 strides=_any([1, *strides]),
-                num_res_units=2,
+                num_res_units=2 if plan.network == "unet" else 0,
                 norm="instance",
             )
         case "attention_unet":

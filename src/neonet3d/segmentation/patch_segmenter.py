@@ -51,7 +51,7 @@ class LabelledPatches:
 
 
 class PatchSegmenter:
-    """One of the five networks on patches of one grid.
+    """One of NeoSeg's networks on patches of one grid.
 
     Args:
         plan: of the network; its patch is at least as large as the grid, and patches are padded.

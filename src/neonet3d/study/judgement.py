@@ -139,10 +139,10 @@ def divide(
         volumes = np.array([volumes_ml[name] for name in names])
         groups["tumour volume"] = tercile_groups(volumes, "ml")
     table = read_participants(cohort.root, cohort.outcome_name).set_index("case")
-    for column in table:
-        if str(column).lower() in COLUMNS:
+    for column in map(str, table):
+        if column.lower() in COLUMNS:
             told = table.loc[list(names), column]
-            groups[str(column)] = tuple(UNKNOWN if value != value else str(value) for value in told)
+            groups[column] = tuple(UNKNOWN if value != value else str(value) for value in told)
     return groups
 
 
