@@ -34,13 +34,13 @@ def arm(**settings: object) -> Arm:
         (
             {"data": "both_classes", "share": 0.5, "masks": "reference"},
             "patten-both_classes-0.5-reference",
-            "PattenNet, real + synthetic of both classes, 1:1 (50% of it synthetic), judged on "
-            "reference masks",
+            "PattenNet, real + synthetic of both classes, 1:1 (50% of the larger synthetic), "
+            "judged on reference masks",
         ),
         (
             {"model": "vit", "drawing": "weighted"},
             "vit-real-weighted",
-            "ViT, real cases, class weights",
+            "Vision transformer (3D), real cases, class weights",
         ),
     ],
 )

@@ -24,6 +24,7 @@ from neonet3d.classification.patten_model import (
 from neonet3d.classification.regions import region_names
 from neonet3d.classification.training_set import (
     JUDGED,
+    MEMBERS,
     Draws,
     inner_folds,
     judged,
@@ -84,7 +85,8 @@ def train_patten(
         encoder_folder: an autoencoder that was trained on (real) cases of the same fold. Where the
             anatomy's residual or appearance factors are read, the anatomy prior lies beside it
             (``fit_anatomy``).
-        start: a PattenNet on the same encoder to go on from, such as one of synthetic cases.
+        start: a PattenNet on the same encoder to go on from, such as one of synthetic cases. Its
+            members left out other cases, so calibration is a little surer than it should be.
         allow_no_tumour: learn even from patches that show the middle of the liver.
 
     Raises:
@@ -121,7 +123,7 @@ def train_patten(
         "autoencoder": parent.config,
         "regions": list(regions),
         "anatomy_cases": 0 if anatomy is None else len(anatomy.bank.outcomes),
-        "members": members,
+        MEMBERS: members,
         JUDGED: len(known),
     }
     card = with_start(card.model_copy(update={"parts": sizes}), start)
@@ -133,8 +135,9 @@ def train_patten(
     network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     model = PattenClassifier(encoder, anatomy, network, build_certainty(card))
     if start is not None:
-        network.load_state_dict(loaded_start(start, card, build_patten).network.state_dict())
-        network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
+        first = loaded_start(start, card, build_patten).network.members
+        for k, member in enumerate(network.members):
+            member.load_state_dict(first[k % len(first)].state_dict())
     features = patten_features(model, card, patches, settings.encodings)
     orientations = encodings_of(card.grid, settings.encodings, seed=config.seed)
     kept = [torch.from_numpy(np.flatnonzero(parts != part)) for part in range(members)]

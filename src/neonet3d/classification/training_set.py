@@ -20,7 +20,7 @@ from neonet3d.config import Drawing
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.errors import InputError
 
-JUDGED = "judged_cases"  # the one size of a classifier that depends on its training set
+JUDGED, MEMBERS = "judged_cases", "members"  # sizes that a training set decides
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -67,7 +67,7 @@ def loaded_start(
         InputError: it has other settings, sizes or patches.
     """
     other = read_card(start, kind=card.kind)
-    sizes, own = ({k: v for k, v in of.parts.items() if k != JUDGED} for of in (other, card))
+    sizes, own = ({k: v for k, v in of.parts.items() if k not in (JUDGED, MEMBERS)} for of in (other, card))
     if (other.grid, other.config, sizes) != (card.grid, card.config, own):
         raise InputError(
             f"{start} was trained with other settings or patches than what is to go on from it. "

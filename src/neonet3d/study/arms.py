@@ -21,7 +21,12 @@ DRAWING = {
     "natural": ", as they come",
     "weighted": ", class weights",
 }
-MODELS = {"patten": "PattenNet", "radiomics": "Radiomics", "clinical": "Clinical model", **TITLES}
+MODELS: dict[str, str] = {
+    "patten": "PattenNet",
+    "radiomics": "Radiomics",
+    "clinical": "Clinical model",
+    **{str(name): title for name, title in TITLES.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Arm:
     def classifier(self) -> str:
         """Names what is trained, on disk; arms that differ in what they are judged on share it."""
         of = self.settings
-        parts = [of.model, of.data]
+        parts: list[str] = [of.model, of.data]
         if of.share is not None:
             parts.append(f"{of.share:g}")
         if of.drawing != "balanced":
@@ -59,13 +64,13 @@ class Arm:
     @property
     def title(self) -> str:
         of = self.settings
-        share = "" if of.share is None else f" ({of.share:.0%} of it synthetic)"
+        share = "" if of.share is None else f" ({of.share:.0%} of the larger synthetic)"
         judged = ", judged on reference masks" if of.masks == "reference" else ""
         return f"{MODELS[of.model]}, {DATA[of.data]}{share}{DRAWING[of.drawing]}{judged}"
 
     def config(self, config: Config) -> Config:
         """The configuration with which it is trained."""
-        drawing = {"drawing": self.settings.drawing}
+        drawing: dict[str, object] = {"drawing": self.settings.drawing}
         match self.settings.model:
             case "patten":
                 name, changed = "classifier", drawing

@@ -37,9 +37,10 @@ def training_set(arm: Arm, crops: Fold, config: Config, paths: FoldPaths) -> Coh
         case "synthetic" | "pretrain":
             return _balanced(arm, crops, config, paths, {"mode": "pretrain"})
         case mode:
-            share = arm.settings.share
-            changed = {} if share is None else {"synthetic_share": share}
-            return _balanced(arm, crops, config, paths, {"mode": mode} | changed)
+            changed: dict[str, object] = {"mode": mode}
+            if arm.settings.share is not None:
+                changed["synthetic_share"] = arm.settings.share
+            return _balanced(arm, crops, config, paths, changed)
 
 
 def _balanced(
