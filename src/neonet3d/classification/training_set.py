@@ -20,7 +20,8 @@ from neonet3d.config import Drawing
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.errors import InputError
 
-JUDGED, MEMBERS = "judged_cases", "members"  # sizes that a training set decides
+# Sizes of a classifier that its training set decides.
+JUDGED, MEMBERS = "judged_cases", "members"
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
