@@ -68,7 +68,9 @@ def loaded_start(
         InputError: it has other settings, sizes or patches.
     """
     other = read_card(start, kind=card.kind)
-    sizes, own = ({k: v for k, v in of.parts.items() if k not in (JUDGED, MEMBERS)} for of in (other, card))
+    sizes, own = (
+        {k: v for k, v in of.parts.items() if k not in (JUDGED, MEMBERS)} for of in (other, card)
+    )
     if (other.grid, other.config, sizes) != (card.grid, card.config, own):
         raise InputError(
             f"{start} was trained with other settings or patches than what is to go on from it. "
