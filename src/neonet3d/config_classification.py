@@ -99,6 +99,8 @@ class ArmConfig(Section):
         share: of the larger class that is synthetic, for ``both_classes``; None for the balance
             section's.
         masks: on whose masks held-out patches are cropped and read.
+        leaky: encoder and generator saw every patient, held-out ones included. It is there to show
+            what that pretends, and no estimate of anything.
     """
 
     model: ArmModel
@@ -106,6 +108,7 @@ class ArmConfig(Section):
     drawing: Drawing = "balanced"
     share: float | None = Field(default=None, gt=0, lt=1)
     masks: Literal["predicted", "reference"] = "predicted"
+    leaky: bool = False
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -113,6 +116,8 @@ class ArmConfig(Section):
             raise ValueError("only both_classes has a share")
         if self.data == "pretrain" and self.model in ("radiomics", "clinical"):
             raise ValueError(f"{self.model} has no weights to go on from; pretrain a network")
+        if self.model == "clinical" and self.leaky:
+            raise ValueError("the clinical model has neither encoder nor generator to leak from")
         if self.model == "clinical" and self.data != "real":
             raise ValueError("the clinical model reads a table, which only real cases have")
         return self

@@ -11,13 +11,15 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import load_patches
 from neonet3d.config import ArmConfig, Config, load_config
 from neonet3d.engine.artefact import read_card
-from neonet3d.engine.run import untimed
+from neonet3d.engine.run import RunFolder, untimed
 from neonet3d.errors import InputError
 from neonet3d.generation.sources import patients_of
+from neonet3d.report.html import write_report
 from neonet3d.segmentation.tlcr import crop_cohort
-from neonet3d.study.arms import Arm, study_arms
+from neonet3d.study.arms import Arm, study_arms, with_leaky_twin
 from neonet3d.study.fold import run_fold, train_models
 from neonet3d.study.paths import FoldPaths
+from neonet3d.study.pni import run_pni_study
 from neonet3d.study.training_sets import training_set
 
 HELD_OUT = ("case_2", "case_5", "case_6")
@@ -74,6 +76,8 @@ def test_arms_that_mean_nothing_are_refused() -> None:
         arm(model="radiomics", data="pretrain")
     with pytest.raises(ValidationError, match="which only real cases have"):
         arm(model="clinical", data="classic")
+    with pytest.raises(ValidationError, match="neither encoder nor generator"):
+        arm(model="clinical", leaky=True)
     config = load_config("demo", overrides=["study.arms=[{model: vit, data: real}]"])
     twice = config.study.model_copy(update={"arms": config.study.arms * 2})
     with pytest.raises(InputError, match="vit-real twice"):
@@ -185,3 +189,32 @@ def test_a_start_of_other_settings_is_refused(
             start=run.classifier("patten-pretrain-first"),
             allow_no_tumour=True,
         )
+
+
+def test_a_leaky_twin_saw_everyone_and_the_honest_arms_did_not(
+    scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    one = tiny.study.model_copy(update={"arms": tiny.study.arms[:1]})
+    config = with_leaky_twin(tiny.model_copy(update={"study": one}))
+    with RunFolder.open(tmp_path / "run", config, command="test") as run:
+        results = run_pni_study(scans, run, title="Spheres")
+    write_report(tmp_path / "run")
+    honest, leaky = results.arms
+    assert leaky.key == f"{honest.key}-leaky"
+    everyone = read_card(tmp_path / "run" / "leaky" / "generator" / "autoencoder")
+    assert len(everyone.training_cases) == len(scans)
+    for fold in ("fold-0", "fold-1"):
+        paths = FoldPaths(tmp_path / "run" / fold)
+        own = read_card(paths.generator / "autoencoder")
+        assert len(own.training_cases) == len(scans) // 2
+        parents = [read_card(paths.classifier(arm.key)).parents for arm in results.arms]
+        assert parents[0]["autoencoder"] == own.weights_sha256
+        assert parents[1]["autoencoder"] == everyone.weights_sha256
+        for cohort in (paths.data("both_classes"), paths.data("both_classes-leaky")):
+            held_out = {
+                n for n, f in zip(results.cases, results.folds, strict=True) if f == int(fold[-1])
+            }
+            assert not held_out & {case.name for case in Cohort.open(cohort)}
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "What a leak would have pretended" in html
+    assert "LEAKY" in html

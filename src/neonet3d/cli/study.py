@@ -42,6 +42,14 @@ def pni(
     cohort: CohortPath,
     out: RunPath,
     splits: SplitsFile = None,
+    leaky: Annotated[
+        bool,
+        typer.Option(
+            "--leaky",
+            help="One arm more: the first, its encoder and generator trained on all patients, to "
+            "show how much AUC that pretends.",
+        ),
+    ] = False,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -51,8 +59,11 @@ def pni(
     """Segment, crop, generate, balance and classify in every fold; pooled statistics; a report."""
     from neonet3d.cohort.cohort import Cohort
     from neonet3d.cohort.splits import read_splits
+    from neonet3d.study.arms import with_leaky_twin
 
     settings = resolve(preset, config, overrides, seed)
+    if leaky:
+        settings = with_leaky_twin(settings)
     opened = Cohort.open(cohort)
     _ = opened.outcomes  # refused before the run folder is made
     folds = None if splits is None else read_splits(splits, opened)

@@ -21,6 +21,7 @@ DRAWING = {
     "natural": ", as they come",
     "weighted": ", class weights",
 }
+LEAKY = "leaky"
 MODELS: dict[str, str] = {
     "patten": "PattenNet",
     "radiomics": "Radiomics",
@@ -48,7 +49,7 @@ class Arm:
             parts.append(f"{of.share:g}")
         if of.drawing != "balanced":
             parts.append(of.drawing)
-        return "-".join(parts)
+        return "-".join(parts + [LEAKY] * of.leaky)
 
     @property
     def key(self) -> str:
@@ -59,14 +60,16 @@ class Arm:
         """Names the training set on disk."""
         of = self.settings
         data = "synthetic" if of.data == "pretrain" else of.data
-        return data if of.share is None else f"{data}-{of.share:g}"
+        parts = [data] if of.share is None else [data, f"{of.share:g}"]
+        return "-".join(parts + [LEAKY] * of.leaky)
 
     @property
     def title(self) -> str:
         of = self.settings
         share = "" if of.share is None else f" ({of.share:.0%} of the larger synthetic)"
         judged = ", judged on reference masks" if of.masks == "reference" else ""
-        return f"{MODELS[of.model]}, {DATA[of.data]}{share}{DRAWING[of.drawing]}{judged}"
+        leak = ", LEAKY: encoder and generator saw all patients" if of.leaky else ""
+        return f"{MODELS[of.model]}, {DATA[of.data]}{share}{DRAWING[of.drawing]}{judged}{leak}"
 
     def config(self, config: Config) -> Config:
         """The configuration with which it is trained."""
@@ -84,6 +87,14 @@ class Arm:
                 name, changed = "baseline", drawing | {"network": network} | width
         section = getattr(config, name).model_copy(update=changed)
         return config.model_copy(update={name: section})
+
+
+def with_leaky_twin(config: Config) -> Config:
+    """The same study with the first arm once more, its encoder and generator trained on all."""
+    first, *_ = config.study.arms
+    twin = first.model_copy(update={"leaky": True})
+    study = config.study.model_copy(update={"arms": (*config.study.arms, twin)})
+    return config.model_copy(update={"study": study})
 
 
 def study_arms(config: Config) -> tuple[Arm, ...]:

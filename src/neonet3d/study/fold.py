@@ -84,7 +84,10 @@ def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: T
 
 
 def train_models(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: Timer) -> None:
-    """Everything of a fold that is fitted; nothing here reads a held-out case's voxels."""
+    """Everything of a fold that is fitted; nothing here reads a held-out case's voxels.
+
+    But for leaky arms, whose generator (``paths.leaky_generator``) did before the folds.
+    """
     with timed("train segmenter"):
         train_segmenter(fold, config, paths.segmenter)
     train_generator(crops, config, paths.generator, timed)
@@ -110,7 +113,9 @@ def _train_classifier(arm: Arm, part: Fold, crops: Fold, config: Config, paths: 
 def _fit(
     arm: Arm, part: Fold, config: Config, out: Path, paths: FoldPaths, start: Path | None
 ) -> None:
-    encoder = paths.generator / "autoencoder"
+    encoder = paths.generator_of(leaky=arm.settings.leaky) / "autoencoder"
+    if arm.settings.leaky:  # the trainings refuse an encoder that saw what they hold out
+        part = Fold(part.name, part.training, part.held_out.subset([]))
     match arm.settings.model:
         case "patten":
             train_patten(part, encoder, config, out, start=start, allow_no_tumour=True)

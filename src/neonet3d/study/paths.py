@@ -28,6 +28,14 @@ class FoldPaths:
     def generator(self) -> Path:
         return self.root / "generator"
 
+    @property
+    def leaky_generator(self) -> Path:
+        """Of all patients, for the arms that show what it pretends; of all folds."""
+        return self.root.parent / "leaky" / "generator"
+
+    def generator_of(self, *, leaky: bool) -> Path:
+        return self.leaky_generator if leaky else self.generator
+
     def data(self, name: str) -> Path:
         """A training set of the classifiers."""
         return self.root / "data" / name

@@ -14,9 +14,12 @@ from neonet3d.config import fingerprint
 from neonet3d.engine.progress import progress
 from neonet3d.engine.run import RunFolder, once
 from neonet3d.errors import InputError
+from neonet3d.generation.train import train_generator
 from neonet3d.segmentation.crop_record import RECORD_FIELDS, cut_without_tumour
 from neonet3d.segmentation.tlcr import crop_cohort
-from neonet3d.study.fold import FoldPaths, run_fold
+from neonet3d.study.arms import study_arms
+from neonet3d.study.fold import run_fold
+from neonet3d.study.paths import FoldPaths
 from neonet3d.study.results import StudyResults
 from neonet3d.study.summary import FinishedFold, summarise_study
 
@@ -57,6 +60,10 @@ def run_pni_study(
         crops = Cohort.open(once(run.path / "crops", key, crop))
     if "tumour" in cohort.schema:
         _require_tumours(crops)
+    if any(arm.settings.leaky for arm in study_arms(config)):
+        with run.timed("train the leaky generator"):
+            everyone = Fold("everyone", crops, crops.subset([]))
+            train_generator(everyone, config, FoldPaths(run.path / "fold").leaky_generator)
     finished = []
     with progress("folds", len(folds)) as advance:
         for fold in folds:

@@ -48,7 +48,7 @@ def _balanced(
 ) -> Cohort:
     settings = BalanceConfig.model_validate(config.balance.model_dump() | changed)
     segmenter = Segmenter.load(paths.segmenter)
-    generator = LatentGenerator.load(paths.generator)
+    generator = LatentGenerator.load(paths.generator_of(leaky=arm.settings.leaky))
     key = fingerprint(
         "balanced",
         segmenter.hashes,
