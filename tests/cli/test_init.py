@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -116,6 +118,21 @@ def test_what_ends_a_run_has_its_own_status(
     assert done.status == status
     assert done.stderr.strip().startswith(f"neonet3d: {sentence}")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_scheduler_is_answered_as_ctrl_c_is(
+    run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        "neonet3d.cohort.cohort.Cohort.survey", lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+    )
+    try:
+        done = run("cohort", "check", "somewhere")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.status == 130
+    assert "Stopped. What is done is kept; the same command goes on from there." in done.stderr
 
 
 def test_a_defect_of_ours_shows_its_traceback(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -17,6 +18,8 @@ def main() -> None:
     """Entry point of ``neonet3d``; exit status 0 done, 1 failed, 2 bad usage or bad input."""
     from neonet3d.cli.app import app
 
+    # A scheduler that takes the machine back is answered as Ctrl-C is.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         # None from a command that went through; Typer turns Exit and Ctrl-C into their status.
         status: int | None = app(standalone_mode=False)
