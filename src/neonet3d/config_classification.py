@@ -16,19 +16,7 @@ AttentionName = Literal["cbam", "danet", "channel", "spatial", "none"]
 BaselineName = Literal[
     "resnet18", "resnet50", "densenet121", "efficientnet_b0", "seresnet50", "vit"
 ]
-
-
-ArmModel = Literal[
-    "patten",
-    "radiomics",
-    "clinical",
-    "resnet18",
-    "resnet50",
-    "densenet121",
-    "efficientnet_b0",
-    "seresnet50",
-    "vit",
-]
+ArmModel = Literal["patten", "radiomics", "clinical"] | BaselineName
 ArmData = Literal["real", "classic", "rare_class", "both_classes", "synthetic", "pretrain"]
 
 
@@ -118,6 +106,8 @@ class ArmConfig(Section):
             raise ValueError(f"{self.model} has no weights to go on from; pretrain a network")
         if self.model == "clinical" and self.leaky:
             raise ValueError("the clinical model has neither encoder nor generator to leak from")
+        if self.model == "clinical" and self.drawing != "balanced":
+            raise ValueError("the clinical model weighs classes alike and draws nothing")
         if self.model == "clinical" and self.data != "real":
             raise ValueError("the clinical model reads a table, which only real cases have")
         return self

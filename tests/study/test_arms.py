@@ -78,6 +78,8 @@ def test_arms_that_mean_nothing_are_refused() -> None:
         arm(model="clinical", data="classic")
     with pytest.raises(ValidationError, match="neither encoder nor generator"):
         arm(model="clinical", leaky=True)
+    with pytest.raises(ValidationError, match="draws nothing"):
+        arm(model="clinical", drawing="natural")
     config = load_config("demo", overrides=["study.arms=[{model: vit, data: real}]"])
     twice = config.study.model_copy(update={"arms": config.study.arms * 2})
     with pytest.raises(InputError, match="vit-real twice"):
@@ -215,6 +217,14 @@ def test_a_leaky_twin_saw_everyone_and_the_honest_arms_did_not(
                 n for n, f in zip(results.cases, results.folds, strict=True) if f == int(fold[-1])
             }
             assert not held_out & {case.name for case in Cohort.open(cohort)}
+    assert (honest.leaky, leaky.leaky) == (False, True)
     html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert f"that of “{honest.title}”" in html
+    with pytest.raises(InputError, match=r"first of study\.arms is leaky"):
+        study_arms(
+            config.model_copy(
+                update={"study": one.model_copy(update={"arms": config.study.arms[1:]})}
+            )
+        )
     assert "What a leak would have pretended" in html
     assert "LEAKY" in html

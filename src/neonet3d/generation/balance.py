@@ -95,16 +95,8 @@ def balance_cohort(
     writer = CohortWriter(
         out, training.schema, outcome_name=training.outcome_name, channel="HBP", durable=False
     )
-    for case in () if config.mode == "pretrain" else training:
-        image, mask = case.read_with_mask()
-        writer.add(
-            case.name,
-            image,
-            mask,
-            outcome=case.outcome,
-            participant=case.participant,
-            extra={"synthetic": "0"},
-        )
+    if config.mode != "pretrain":
+        add_real_cases(writer, training)
     gate = QualityGate.of(training, generator, segmenter, config)
     rng = np.random.default_rng(seed)
     drawn = kept = 0
@@ -170,6 +162,20 @@ def balance_cohort(
     }
     write_atomically(out / "balance.json", (json.dumps(record, indent=2) + "\n").encode())
     return writer.finish()
+
+
+def add_real_cases(writer: CohortWriter, training: Cohort) -> None:
+    """What synthetic or augmented cases are added to."""
+    for case in training:
+        image, mask = case.read_with_mask()
+        writer.add(
+            case.name,
+            image,
+            mask,
+            outcome=case.outcome,
+            participant=case.participant,
+            extra={"synthetic": "0"},
+        )
 
 
 def _deformed(

@@ -85,12 +85,14 @@ def write_report(run: Path) -> Path:
             f"({place}: {error.errors()[0]['msg']}). Run the study again with this version."
         ) from error
     manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text("utf-8"))
+    honest = [arm for arm in results.arms if not arm.leaky]
     page = (
         environment()
         .get_template("report.html.j2")
         .render(
             r=results,
-            best=max(results.arms, key=lambda arm: arm.auc.value),
+            best=max(honest, key=lambda arm: arm.auc.value),
+            n_honest=len(honest),
             arm_titles={arm.key: arm.title for arm in results.arms},
             methods=sorted({arm.auc.method for arm in results.arms}),
             manifest=manifest,

@@ -144,11 +144,11 @@ def pairs(
     tumour = tumour_of(schema)
     columns = []
     for pair in chosen:
-        cut = [
+        tiles = [
             tile(one, plane, largest_slice(one.mask, plane, tumour), schema)
             for one in (pair.real, pair.synthetic)
         ]
-        columns.append([(cut[0], False), (cut[0], True), (cut[1], False), (cut[1], True)])
+        columns.append([(one, outlined) for one in tiles for outlined in (False, True)])
     titles = [_title(pair.number, outcome, pair.outcome) for pair in chosen]
     rows = ["Real", "Real,\nits mask", "Synthetic", "Synthetic,\nthat mask"]
     return _montage(columns, titles, rows, schema, theme)

@@ -85,7 +85,7 @@ class PatchSegmenter:
             images, maps = patches.images[rows], patches.label_maps[rows]
             if augmentation is not None and noise is not None:
                 pairs = [
-                    _augmented(image, label_map, self.grid, augmentation, noise, generator)
+                    augment_patch(image, label_map, self.grid, augmentation, noise, generator)
                     for image, label_map in zip(images, maps, strict=True)
                 ]
                 images, maps = (torch.stack(part) for part in zip(*pairs, strict=True))
@@ -119,7 +119,7 @@ class PatchSegmenter:
         return F.pad(x, ends, value=value) if any(ends) else x
 
 
-def _augmented(
+def augment_patch(
     image: Tensor,
     label_map: Tensor,
     grid: Grid,
@@ -127,6 +127,7 @@ def _augmented(
     noise: IntensityNoise,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
+    """A patch in another pose, from another scanner, and its label map."""
     if float(torch.rand((), generator=generator)) < config.spatial:
         middle = (torch.tensor(grid.shape) - 1) / 2
         where = draw_grid(grid.shape, grid.spacing_mm, generator)

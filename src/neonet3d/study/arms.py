@@ -101,9 +101,14 @@ def study_arms(config: Config) -> tuple[Arm, ...]:
     """Of a study, the first being the one that all others are compared with.
 
     Raises:
-        InputError: two arms that are the same.
+        InputError: two arms that are the same, or a leaky first one.
     """
     arms = tuple(Arm(settings) for settings in config.study.arms)
+    if arms[0].settings.leaky:
+        raise InputError(
+            "The first of study.arms is leaky, and all others are compared with it. Begin with an "
+            "arm that did not see the held-out patients."
+        )
     keys = [arm.key for arm in arms]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:

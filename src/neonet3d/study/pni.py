@@ -63,7 +63,7 @@ def run_pni_study(
     if any(arm.settings.leaky for arm in study_arms(config)):
         with run.timed("train the leaky generator"):
             everyone = Fold("everyone", crops, crops.subset([]))
-            train_generator(everyone, config, FoldPaths(run.path / "fold").leaky_generator)
+            train_generator(everyone, config, FoldPaths(run.path / folds[0].name).leaky_generator)
     finished = []
     with progress("folds", len(folds)) as advance:
         for fold in folds:

@@ -81,6 +81,7 @@ class Arm(Record):
         fold_aucs: of each fold alone; their mean and deviation stand beside the pooled value.
         probabilities: held-out probability of each case, in the order of ``StudyResults.cases``.
         judgement: calibration, operating points, decisions, subgroups.
+        leaky: encoder and generator saw the held-out cases, so that nothing here is an estimate.
     """
 
     key: str
@@ -89,6 +90,7 @@ class Arm(Record):
     fold_aucs: tuple[float, ...]
     probabilities: tuple[float, ...]
     judgement: Judgement
+    leaky: bool
 
 
 class Comparison(Record):

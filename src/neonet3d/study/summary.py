@@ -27,6 +27,7 @@ from neonet3d.metrics.interval import Interval, bootstrap_mean, wilson
 from neonet3d.metrics.memorisation import infer_membership, nearest_neighbour_ratio
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
+from neonet3d.study.arms import Arm as StudyArm
 from neonet3d.study.arms import study_arms
 from neonet3d.study.fold import count_without_tumour
 from neonet3d.study.judgement import divide, judge, tumour_volumes_ml
@@ -61,13 +62,12 @@ def summarise_study(
         for index, fold in enumerate(folds)
     )
     outcomes = table["outcome"].to_numpy(dtype=np.int64)
-    titles = {arm.key: arm.title for arm in study_arms(config)}
     names = tuple(str(name) for name in table["case"])
     volumes_ml: dict[str, float] = {}
     for fold in folds:
         volumes_ml |= tumour_volumes_ml(fold.crops.held_out)
     groups = divide(cohort, volumes_ml, names)
-    arms = tuple(_arm(key, of_arm, table, outcomes, groups, seed) for key, of_arm in titles.items())
+    arms = tuple(_arm(arm, table, outcomes, groups, seed) for arm in study_arms(config))
     held_out = [_held_out(fold, seed) for fold in folds]
     real = _join([pair.real for pair in held_out])
     synthetic = _join([pair.synthetic for pair in held_out])
@@ -103,18 +103,18 @@ def summarise_study(
 
 
 def _arm(
-    key: str,
-    title: str,
+    arm: StudyArm,
     table: pd.DataFrame,
     outcomes: Int[np.ndarray, " n"],
     groups: dict[str, tuple[str, ...]],
     seed: int,
 ) -> Arm:
+    key = arm.key
     scores = table[key].to_numpy(dtype=np.float64)
     by_fold = [part for _, part in table.groupby("fold")]
     return Arm(
         key=key,
-        title=title,
+        title=arm.title,
         auc=delong(outcomes, scores),
         fold_aucs=tuple(
             auc(part["outcome"].to_numpy(dtype=np.int64), part[key].to_numpy(dtype=np.float64))
@@ -122,6 +122,7 @@ def _arm(
         ),
         probabilities=tuple(float(p) for p in scores),
         judgement=judge(outcomes, scores, table["fold"].to_numpy(), groups, seed=seed),
+        leaky=arm.settings.leaky,
     )
 
 

@@ -9,15 +9,18 @@ import torch
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.cohort.volume import Volume
-from neonet3d.config import BalanceConfig, Config, fingerprint
+from neonet3d.config import AugmentationConfig, BalanceConfig, Config, fingerprint
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.progress import progress
 from neonet3d.engine.run import once
-from neonet3d.generation.balance import balance_cohort, plan_balance
+from neonet3d.generation.balance import add_real_cases, balance_cohort, plan_balance
 from neonet3d.generation.generator import LatentGenerator
-from neonet3d.segmentation.augment import IntensityNoise, draw_grid, read_through
+from neonet3d.generation.sources import SOURCE_DIGITS
+from neonet3d.segmentation.augment import IntensityNoise
+from neonet3d.segmentation.patch_segmenter import augment_patch
 from neonet3d.segmentation.predict import Segmenter
 from neonet3d.study.arms import Arm
 from neonet3d.study.paths import FoldPaths
@@ -92,22 +95,20 @@ def _augmented(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
         writer = CohortWriter(
             out, training.schema, outcome_name=training.outcome_name, channel="HBP", durable=False
         )
-        for case in training:
-            image, mask = case.read_with_mask()
-            writer.add(
-                case.name, image, mask, outcome=case.outcome, participant=case.participant,
-                extra={"synthetic": "0"},
-            )  # fmt: skip
+        add_real_cases(writer, training)
         generator = torch.Generator().manual_seed(config.seed)
-        noise = IntensityNoise(config.segmenter.augmentation.intensity)
+        posed = config.segmenter.augmentation.model_copy(update={"spatial": 1.0})
+        noise = IntensityNoise(posed.intensity)
         for outcome, count in ((0, wanted.negative), (1, wanted.positive)):
             of_class = [case for case in training if case.outcome == outcome]
             for place in range(count):
                 source = of_class[place % len(of_class)]
-                image, mask = _changed(*source.read_with_mask(), normaliser, noise, generator)
+                image, mask = _changed(
+                    *source.read_with_mask(), normaliser, posed, noise, generator
+                )
                 writer.add(
                     f"augmented_{outcome}_{place:04d}", image, mask, outcome=outcome,
-                    extra={"synthetic": "1", "source_mask": source.digest()[:16]},
+                    extra={"synthetic": "1", "source_mask": source.digest()[:SOURCE_DIGITS]},
                 )  # fmt: skip
         writer.finish()
 
@@ -118,18 +119,21 @@ def _changed(
     image: Volume,
     mask: Volume,
     normaliser: IntensityNormaliser,
+    augmentation: AugmentationConfig,
     noise: IntensityNoise,
     generator: torch.Generator,
 ) -> tuple[Volume, Volume]:
     """A patch in another pose, from another scanner; in units of the reference intensity."""
-    spacing_mm = image.spacing_mm
-    grid = draw_grid(image.shape, spacing_mm, generator)
-    middle = (torch.tensor(image.shape) - 1) / 2
     seen = normaliser.apply(image.data, mask.data, name="a training case")
-    moved, labels = read_through(
-        torch.from_numpy(seen), torch.from_numpy(mask.data), middle, grid, spacing_mm
+    moved, labels = augment_patch(
+        torch.from_numpy(seen),
+        torch.from_numpy(mask.data),
+        Grid(image.shape, image.spacing_mm),
+        augmentation,
+        noise,
+        generator,
     )
-    changed = normaliser.invert(noise(moved, generator).clamp(-1, 1).numpy())
+    changed = normaliser.invert(moved.clamp(-1, 1).numpy())
     return (
         image.with_data(np.ascontiguousarray(changed)),
         mask.with_data(np.ascontiguousarray(labels.numpy())),
