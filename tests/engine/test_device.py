@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from neonet3d.engine.device import (
     SHORTEST_X,
+    OneDnnConv3d,
     best_precision,
-    cast_frozen,
     cpu_has_fast_bf16,
     device_summary,
     fabric,
+    ready_for_inference,
 )
 
 
@@ -51,15 +54,13 @@ def test_frozen_weights_that_are_cast_once_are_as_exact() -> None:
         torch.nn.Conv3d(4, 8, 3, padding=1),
         torch.nn.GroupNorm(2, 8),
         torch.nn.ConvTranspose3d(8, 4, 2, stride=2),
-        torch.nn.Flatten(2),
-        torch.nn.Linear(512, 5),
     )
     here.to_device(network)
     image = here.to_device(torch.randn(2, 4, 4, 4, 4))
     exact = network(image)
     with here.autocast():
         before = network(image)
-    cast_frozen(network)
+    ready_for_inference(network)
     with here.autocast():
         after = network(image)
     errors = [float((of.float() - exact).norm() / exact.norm()) for of in (before, after)]
@@ -68,6 +69,19 @@ def test_frozen_weights_that_are_cast_once_are_as_exact() -> None:
     wanted = torch.bfloat16 if best_precision() == "bf16-mixed" else torch.float32
     assert network[0].weight.dtype == wanted
     assert network[1].weight.dtype == torch.float32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stride", [1, 2])
+def test_onednn_computes_what_torch_does(stride: int) -> None:
+    """A single small patch in float32, which torch would take elsewhere, and one it would not."""
+    torch.manual_seed(0)
+    plain = torch.nn.Conv3d(4, 8, 3, stride=stride, padding=1, dilation=2 // stride)
+    fast = copy.deepcopy(plain)
+    fast.__class__ = OneDnnConv3d
+    for batch in (1, 3):
+        image = torch.randn(batch, 4, 9, 6, 5)
+        torch.testing.assert_close(fast(image), plain(image), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("x", [1, SHORTEST_X, 4, 6])

@@ -178,11 +178,13 @@ class AnatomyPrior(nn.Module):
     ) -> LatentBatch:
         """z = mu(m) + sigma(m) (psi(m) a + r), the inverse of ``explain``."""
         memberships = one_hot(label_maps, self.n_classes)
-        features = self._features(memberships)
         own = torch.einsum("bk,kfc->bfc", amplitudes, self.factors)  # each patient's coefficients
         both = torch.cat([self.weight.expand_as(own), own], dim=-1)
-        seen = (features.flatten(1, 3) @ both).unflatten(1, features.shape[1:4]).movedim(-1, 1)
-        mean, moved = seen.chunk(2, dim=1)
+        # _features(memberships) @ both, whose table would take longer to write than to multiply.
+        inside, around = haar(haar(memberships)), neighbourhood(_fractions(memberships))
+        of_inside, of_around = both[:, : inside.shape[1]], both[:, inside.shape[1] : -1]
+        seen = inside.flatten(2).mT @ of_inside + around.flatten(1, 3) @ of_around + both[:, -1:]
+        mean, moved = seen.mT.unflatten(2, inside.shape[2:]).chunk(2, dim=1)
         return mean + self.place_mean + self._deviation(memberships) * (moved + r)
 
     def _centred(self, z: LatentBatch, memberships: Memberships, features: Features) -> LatentBatch:

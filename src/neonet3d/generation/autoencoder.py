@@ -124,7 +124,7 @@ class Autoencoder(nn.Module):
         c = config.channels
         self.encoder = Encoder(config)
         self.from_latent = nn.Conv3d(config.latent_channels, 2 * c, 3, padding=1)
-        self.coarse = nn.Sequential(ResidualBlock(2 * c), ResidualBlock(2 * c))
+        self.coarse = ResidualBlock(2 * c)
         self.up = nn.ConvTranspose3d(2 * c, c, 2, stride=2)
         self.fine = nn.Sequential(ResidualBlock(c), ChannelNorm(c))
         self.head = zero_initialised(nn.Conv3d(c, 8, 3, padding=1))

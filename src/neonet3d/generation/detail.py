@@ -23,7 +23,12 @@ from torch import Tensor, nn
 
 from neonet3d.config import DetailConfig
 from neonet3d.generation.autoencoder import DOWNSAMPLING
-from neonet3d.generation.blocks import ChannelNorm, FilmResidualBlock, zero_initialised
+from neonet3d.generation.blocks import (
+    ChannelNorm,
+    ConditionLinear,
+    FilmResidualBlock,
+    zero_initialised,
+)
 from neonet3d.generation.controlnet import one_hot, space_to_depth
 from neonet3d.generation.refiner import Refiner
 from neonet3d.generation.texture import BANDS, PROFILE, texture_profiles
@@ -58,12 +63,15 @@ class DetailDecoder(nn.Module):
         self.n_classes = n_classes
         self.refiner = Refiner(n_classes)
         self.embed = nn.Sequential(
-            nn.Linear(PROFILE, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING), nn.SiLU()
+            ConditionLinear(PROFILE, EMBEDDING),
+            nn.SiLU(),
+            ConditionLinear(EMBEDDING, EMBEDDING),
+            nn.SiLU(),
         )
         self.stem = nn.Conv3d(2 * BANDS + 8 * (n_classes - 1), c, 3, padding=1)
-        self.down = nn.Conv3d(c, 2 * c, 2, stride=2)
-        self.coarse = nn.ModuleList(FilmResidualBlock(2 * c, EMBEDDING) for _ in range(2))
-        self.up = nn.ConvTranspose3d(2 * c, c, 2, stride=2)
+        self.down = nn.Conv3d(c, 4 * c, 2, stride=2)
+        self.coarse = FilmResidualBlock(4 * c, EMBEDDING)
+        self.up = nn.ConvTranspose3d(4 * c, c, 2, stride=2)
         self.merge = FilmResidualBlock(c, EMBEDDING)
         self.norm = ChannelNorm(c)
         self.head = zero_initialised(nn.Conv3d(c, BANDS, 3, padding=1))
@@ -101,10 +109,8 @@ class DetailDecoder(nn.Module):
         """
         embedding = self.embed(profile)
         fine = self.stem(inputs)
-        h = self.down(fine)
-        for block in self.coarse:
-            h = block(h, embedding)
-        h = self.merge(fine + self.up(h), embedding)
+        coarse = self.coarse(self.down(fine), embedding)
+        h = self.merge(fine + self.up(coarse), embedding)
         level = (profile * self.profile_spread + self.profile_mean)[:, :BANDS].exp()
         noise = inputs[:, :BANDS] * (level / self.band_spread)[..., None, None, None]
         return noise + self.head(F.silu(self.norm(h))).float()
@@ -146,9 +152,8 @@ class DetailDecoder(nn.Module):
 
     def path(self) -> tuple[nn.Module, ...]:
         """The layers from the inputs to the coefficients, for ``tiles.reach``."""
-        coarse = [layer for block in self.coarse for layer in block.path()]  # type: ignore[operator]
         last = (*self.merge.path(), self.norm, self.head)
-        return (self.stem, self.down, *coarse, self.up, *last)
+        return (self.stem, self.down, *self.coarse.path(), self.up, *last)
 
 
 def _per_band(statistic: Float[Tensor, " 8"]) -> Float[Tensor, "8 1 1 1"]:

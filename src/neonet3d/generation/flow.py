@@ -51,27 +51,29 @@ def euler(
 
 
 def exponential(
-    velocity: Velocity,
+    excess: Velocity,
     gaussian: GaussianVelocity,
     x: Float[Tensor, "b c x y z"],
     steps: int,
     start: float = 1,
     end: float = 0,
 ) -> Float[Tensor, "b c x y z"]:
-    """The Gaussian part of the velocity in closed form; what is left of it, second order.
+    """The Gaussian part of the velocity in closed form; what exceeds it, second order.
 
     From t = ``start`` to t = ``end``: to data by default, from data to noise with 0 and 1.
 
-    What is left is extrapolated from the last two steps (Adams-Bashforth), so that each step is one
+    The excess is extrapolated from the last two steps (Adams-Bashforth), so that each step is one
     evaluation. With few steps this is far more exact than ``euler``, which it approaches with many.
+
+    Args:
+        excess: the velocity minus that of ``gaussian``.
     """
     times = time_steps(steps, x.device, start, end)
     before = None
     for now, after in pairwise(times):
-        t = now.expand(len(x))
-        excess = velocity(x, t) - gaussian(x, t)
-        slope = excess if before is None else 1.5 * excess - 0.5 * before
-        x, before = gaussian.step(x, slope, now, after), excess
+        found = excess(x, now.expand(len(x)))
+        slope = found if before is None else 1.5 * found - 0.5 * before
+        x, before = gaussian.step(x, slope, now, after), found
     return x
 
 

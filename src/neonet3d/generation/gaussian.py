@@ -76,9 +76,10 @@ class GaussianVelocity(nn.Module):
     ) -> LatentBatch:
         """From t = ``now`` to ``after`` along v_gauss + ``excess``, exact for a constant excess."""
         s = self.variance
-        kept = (self._deviation(after) / self._deviation(now)) * self._transform(x)
+        of_x, of_excess = self._transform(torch.cat([x, excess.to(x.dtype)])).chunk(2)
+        kept = (self._deviation(after) / self._deviation(now)) * of_x
         a, b = (torch.asinh(((s + 1) * t - s) / s.sqrt()) / (s + 1).sqrt() for t in (now, after))
-        gained = self._deviation(after) * (b - a) * self._transform(excess)
+        gained = self._deviation(after) * (b - a) * of_excess
         return self._transform(kept + gained, inverse=True)
 
     def _deviation(self, t: Float[Tensor, ""]) -> Float[Tensor, "c x y z"]:

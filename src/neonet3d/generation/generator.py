@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neonet3d.config import DetailConfig, SamplerName
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
-from neonet3d.engine.device import cast_frozen, fabric
+from neonet3d.engine.device import fabric, ready_for_inference
 from neonet3d.errors import InputError
 from neonet3d.generation.band_calibration import BandCalibration
 from neonet3d.generation.condition import N_SCALES, Condition
@@ -70,7 +70,7 @@ class LatentGenerator(LatentFlow):
         require_parent(path, card, "autoencoder", read_card(folder / "autoencoder"))
         detail = build_detail(card)
         load_weights(path, detail, card)
-        cast_frozen(detail)
+        ready_for_inference(detail)
         fabric().to_device(detail)
         # The detail decoder is no child of the flow: only all hashes say what is drawn.
         joint = _joint_hash(flow.card, refined, card)

@@ -17,7 +17,7 @@ from neonet3d.config import (
     UNetConfig,
 )
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
-from neonet3d.engine.device import cast_frozen, fabric
+from neonet3d.engine.device import fabric, ready_for_inference
 from neonet3d.errors import InputError
 from neonet3d.generation.anatomy import AnatomyPrior
 from neonet3d.generation.appearance import Amplitudes
@@ -70,7 +70,7 @@ class LatentFlow(nn.Module):
         load_weights(folder / "controlnet", controlnet, card)
         model = cls(autoencoder, anatomy, unet, controlnet, card).eval()
         for network in (autoencoder, unet, controlnet):
-            cast_frozen(network)
+            ready_for_inference(network)
         fabric().to_device(model)
         return model
 
@@ -94,16 +94,17 @@ class LatentFlow(nn.Module):
             amplitudes: how the patients look (``AnatomyPrior``).
         """
         with fabric().autocast():
-            velocity = self.velocity(
-                maps, condition, guidance=guidance, mask_guidance=mask_guidance
-            )
+            gaussian = self.unet.gaussian
+            excess = self.excess(maps, condition, guidance=guidance, mask_guidance=mask_guidance)
             match method:
                 case "exponential":
-                    residual = exponential(velocity, self.unet.gaussian, noise, steps, start)
+                    residual = exponential(excess, gaussian, noise, steps, start)
                 case "euler":
-                    residual = euler(velocity, noise, steps, start)
+                    residual = euler(
+                        lambda x, t: gaussian(x, t) + excess(x, t), noise, steps, start
+                    )
                 case "heun":
-                    residual = heun(velocity, noise, steps, start)
+                    residual = heun(lambda x, t: gaussian(x, t) + excess(x, t), noise, steps, start)
             latent = self.anatomy.restore(residual, maps, amplitudes)
             return self.refiner(decode_tiled(self.autoencoder, latent).float(), maps)
 
@@ -113,8 +114,8 @@ class LatentFlow(nn.Module):
     ) -> LatentBatch:
         """The noise that ``decoded`` would draw this residual from: the flow, run backwards."""
         with fabric().autocast():
-            velocity = self.velocity(maps, condition, guidance=1.0, mask_guidance=1.0)
-            return exponential(velocity, self.unet.gaussian, residual, steps, start=0, end=1)
+            excess = self.excess(maps, condition, guidance=1.0, mask_guidance=1.0)
+            return exponential(excess, self.unet.gaussian, residual, steps, start=0, end=1)
 
     @torch.inference_mode()
     def redraw(
@@ -138,10 +139,10 @@ class LatentFlow(nn.Module):
         settings = sampler.model_dump() | {"steps": math.ceil(start * sampler.steps)}
         return self.decoded(noised, maps, condition, amplitudes, start=start, **settings)
 
-    def velocity(
+    def excess(
         self, maps: LabelBatch, wanted: Condition, *, guidance: float, mask_guidance: float
     ) -> Velocity:
-        """dx/dt = u + a (m - u) + b (c - m), guided by mask and label apart.
+        """dx/dt = u + a (m - u) + b (c - m), guided by mask and label apart, minus the Gaussian's.
 
         Brooks et al. 2023 (arXiv 2211.09800, eq. 3).
 
@@ -151,17 +152,17 @@ class LatentFlow(nn.Module):
         wanted = wanted.with_mask(class_fractions(maps, self.controlnet.n_classes))
         nothing, hint = wanted.without_label(), self.controlnet.hint_of(maps)
 
-        def guided_velocity(x: Tensor, t: Tensor) -> Tensor:
-            both = self.unet(x, t, wanted, self.controlnet(x, t, wanted, hint))
+        def guided_excess(x: Tensor, t: Tensor) -> Tensor:
+            both = self.unet.excess(x, t, wanted, self.controlnet(x, t, wanted, hint))
             if guidance == mask_guidance == 1:
                 return both
-            mask = self.unet(x, t, nothing, self.controlnet(x, t, nothing, hint))
+            mask = self.unet.excess(x, t, nothing, self.controlnet(x, t, nothing, hint))
             if mask_guidance == 1:
                 return guided(both, mask, guidance)
-            neither = self.unet(x, t, nothing.without_mask())
+            neither = self.unet.excess(x, t, nothing.without_mask())
             return guided(mask, neither, mask_guidance) + guidance * (both - mask)
 
-        return guided_velocity
+        return guided_excess
 
 
 def build_autoencoder(card: ArtefactCard) -> Autoencoder:

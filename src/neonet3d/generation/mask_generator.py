@@ -208,7 +208,7 @@ class MaskGenerator(nn.Module):
                     latent = self.autoencoder.encode(deformed).float() - self.flow.place_mean
                     noise = (1 - start) * latent + start * noise
                 gaussian = self.flow.unet.gaussian
-                latent = exponential(self._velocity(told), gaussian, noise, steps, start)
+                latent = exponential(self._excess(told), gaussian, noise, steps, start)
                 drawn = self.autoencoder.decode(latent + self.flow.place_mean)
                 maps.append(drawn.argmax(1).to(torch.uint8).cpu())
         spacing_mm = self.card.grid.spacing_mm
@@ -226,8 +226,8 @@ class MaskGenerator(nn.Module):
             np.stack([deform_mask(one, schema, spacing_mm, rng) for one in chosen])
         )
 
-    def _velocity(self, told: Condition) -> Velocity:
-        return lambda x, t: self.flow.unet(x, t, told)
+    def _excess(self, told: Condition) -> Velocity:
+        return lambda x, t: self.flow.unet.excess(x, t, told)
 
     def _fitted(
         self, label_map: LabelMap, asked_mm3: float, scale: Float[np.ndarray, 3]

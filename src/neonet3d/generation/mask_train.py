@@ -26,7 +26,7 @@ from neonet3d.cohort.patches import (
 )
 from neonet3d.config import Config
 from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
-from neonet3d.engine.device import SHORTEST_X, fabric
+from neonet3d.engine.device import SHORTEST_X, channels_last, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.latents import ENCODE_BATCH, LARGEST_SHIFT, n_views
@@ -86,7 +86,7 @@ def _train_autoencoder(data: _FoldMasks, config: Config, folder: Path) -> None:
         return
     orientations = orientations_of(data.grid)
     n_classes = len(card.classes)
-    model = seeded(config.seed, lambda: MaskAutoencoder(settings, n_classes))
+    model = channels_last(seeded(config.seed, lambda: MaskAutoencoder(settings, n_classes)))
 
     def draw(generator: torch.Generator) -> list[Tensor]:
         index = torch.randint(len(data.maps), (settings.loop.batch_size,), generator=generator)
@@ -131,7 +131,7 @@ def _train_flow(data: _FoldMasks, config: Config, folder: Path) -> None:
     )
     if claim_folder(folder / "flow", card):
         return
-    model = seeded(config.seed, lambda: MaskFlow(card))
+    model = channels_last(seeded(config.seed, lambda: MaskFlow(card)))
     schema, spacing_mm = card.schema_, data.grid.spacing_mm
     model.statistics.fit(data.maps, data.outcomes, data.log_scale, schema, spacing_mm)
     views = n_views(len(data.outcomes))

@@ -22,7 +22,7 @@ from neonet3d.cohort.patches import (
 )
 from neonet3d.config import Config, LoopConfig
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
-from neonet3d.engine.device import SHORTEST_X, fabric
+from neonet3d.engine.device import SHORTEST_X, channels_last, fabric
 from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
 from neonet3d.engine.run import Timer, untimed
 from neonet3d.errors import InputError
@@ -124,7 +124,7 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
         return
     patches = load_patches(fold.training, grid, normaliser)
     orientations = orientations_of(grid)
-    model = seeded(config.seed, lambda: build_autoencoder(card))
+    model = channels_last(seeded(config.seed, lambda: build_autoencoder(card)))
     model.start_from_principal_components(patches.images[:, None])
 
     def draw(generator: torch.Generator) -> list[Tensor]:
@@ -190,7 +190,9 @@ def _train_unet(data: FoldLatents, config: Config, folder: Path) -> None:
     )
     unet.gaussian.fit(residuals)
     _fit(
-        FlowObjective(unet, autoencoder.encoder.latent_gain, config.unet.null_label_fraction),
+        FlowObjective(
+            channels_last(unet), autoencoder.encoder.latent_gain, config.unet.null_label_fraction
+        ),
         unet,
         _draw_from([residuals, outcomes, scales, fractions], config.unet.loop),
         config.unet.loop,
@@ -215,8 +217,8 @@ def _train_controlnet(data: FoldLatents, config: Config, folder: Path) -> None:
         config.seed, lambda: ControlNet(unet, len(schema), config.controlnet.guidance)
     )
     objective = ControlObjective(
-        unet,
-        controlnet,
+        channels_last(unet),
+        channels_last(controlnet),
         autoencoder.encoder.latent_gain,
         schema,
         config.controlnet.foreground_weight,

@@ -10,7 +10,7 @@ from torch import Tensor
 from neonet3d.cohort.patches import orientations_of, random_crop
 from neonet3d.config import Config
 from neonet3d.engine.artefact import claim_folder, save_artefact
-from neonet3d.engine.device import fabric
+from neonet3d.engine.device import channels_last, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.generation.autoencoder import DOWNSAMPLING
 from neonet3d.generation.detail import DetailDecoder
@@ -36,7 +36,7 @@ def train_detail(data: FoldLatents, config: Config, folder: Path) -> None:
     card = child_card("DetailDecoder", config.detail, data, config, autoencoder=parent)
     if claim_folder(folder / "detail", card):
         return
-    detail = seeded(config.seed, lambda: build_detail(card))
+    detail = channels_last(seeded(config.seed, lambda: build_detail(card)))
     n = len(data.patches)
     chosen, views = rows_of_views(n, n_views(n), PAIRS), []
     for number, view in enumerate(data.views()):

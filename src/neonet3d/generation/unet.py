@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from neonet3d.config import UNetConfig
 from neonet3d.generation.blocks import (
+    ConditionLinear,
     FilmBlock,
     SelfAttention,
+    group_norm,
     sinusoidal_embedding,
     zero_initialised,
 )
@@ -55,9 +57,11 @@ class UNetEncoder(nn.Module):
         c0, c1 = config.channels
         self.time_channels = c0
         size = 2 * c1
-        self.embed_time = nn.Sequential(nn.Linear(c0, size), nn.SiLU(), nn.Linear(size, size))
+        self.embed_time = nn.Sequential(
+            ConditionLinear(c0, size), nn.SiLU(), ConditionLinear(size, size)
+        )
         self.embed_label = nn.Embedding(N_LABELS + 1, size)
-        self.embed_numbers = zero_initialised(nn.Linear(n_numbers, size, bias=False))
+        self.embed_numbers = zero_initialised(ConditionLinear(n_numbers, size, bias=False))
         self.n_fractions = n_fractions
         told = n_fractions + 1 if n_fractions else 0  # and a channel that says whether they are
         self.stem = nn.Conv3d(latent_channels + told, c0, 3, padding=1)
@@ -117,11 +121,11 @@ class FlowUNet(nn.Module):
         size = 2 * c1
         self.gaussian = GaussianVelocity(latent_channels, latent_shape)
         self.encoder = UNetEncoder(latent_channels, config, n_numbers, n_fractions)
-        self.decode_coarse = FilmBlock(2 * c1, c1, size, config.dropout)
+        self.decode_coarse = FilmBlock(c1, c1, size, config.dropout)
         self.up = nn.ConvTranspose3d(c1, c0, 2, stride=2)
-        self.decode_fine = FilmBlock(2 * c0, c0, size, config.dropout)
+        self.decode_fine = FilmBlock(c0, c0, size, config.dropout)
         self.head = nn.Sequential(
-            nn.GroupNorm(8, c0),
+            group_norm(c0),
             nn.SiLU(),
             zero_initialised(nn.Conv3d(c0, latent_channels, 3, padding=1)),
         )
@@ -135,14 +139,25 @@ class FlowUNet(nn.Module):
         control: EncoderStates | None = None,
     ) -> LatentBatch:
         """Velocity at (x, t); ``control`` is a ControlNet's."""
+        return self.gaussian(x, t) + self.excess(x, t, condition, control)
+
+    def excess(
+        self,
+        x: LatentBatch,
+        t: Float[Tensor, " b"],
+        condition: Condition,
+        control: EncoderStates | None = None,
+    ) -> LatentBatch:
+        """Velocity at (x, t) minus that of the Gaussian field."""
         embedding = self.encoder.embed(t, condition)
         scale = path_scale(t)
         states = self.encoder(x / scale, embedding, condition.fractions)
         if control is not None:
             states = states + control
-        h = self.decode_coarse(torch.cat([states.middle, states.coarse], dim=1), embedding)
-        h = self.decode_fine(torch.cat([self.up(h), states.fine], dim=1), embedding)
-        return self.gaussian(x, t) + self.head(h).float() / scale
+        h = self.decode_coarse(states.middle + states.coarse, embedding)
+        h = self.decode_fine(self.up(h) + states.fine, embedding)
+        found: Tensor = self.head(h).float() / scale
+        return found
 
 
 def path_scale(t: Float[Tensor, " b"]) -> Float[Tensor, "b 1 1 1 1"]:
