@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy import ndimage
 
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.volume import Volume
+from neonet3d.config import load_config
 from neonet3d.metrics.discrimination import auc, delong, delong_paired
 from neonet3d.metrics.fidelity import FidelityScore
 from neonet3d.metrics.interval import bootstrap_mean, wilson
@@ -146,7 +148,8 @@ def build_run(root: Path) -> Path:
         "peak_memory_gib": 1.25,
     }
     (run / "manifest.json").write_text(json.dumps(manifest))
-    (run / "config.yaml").write_text("seed: 0\nbalance:\n  mode: both_classes\n")
+    settings = load_config("demo").model_dump(mode="json")
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
     (run / "results.json").write_text(study_results().model_dump_json(), encoding="utf-8")
     return run
 

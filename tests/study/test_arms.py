@@ -11,13 +11,14 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import load_patches
 from neonet3d.config import ArmConfig, Config, load_config
 from neonet3d.engine.artefact import read_card
-from neonet3d.engine.run import RunFolder, untimed
+from neonet3d.engine.executor import run_here
+from neonet3d.engine.run import RunFolder
 from neonet3d.errors import InputError
 from neonet3d.generation.sources import patients_of
 from neonet3d.report.html import write_report
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.study.arms import Arm, study_arms, with_leaky_twin
-from neonet3d.study.fold import run_fold, train_models
+from neonet3d.study.fold import FoldWork, fold_tasks, training_tasks
 from neonet3d.study.paths import FoldPaths
 from neonet3d.study.pni import run_pni_study
 from neonet3d.study.training_sets import training_set
@@ -121,7 +122,7 @@ def every(tiny: Config) -> Config:
 @pytest.fixture(scope="module")
 def run(divided: list[Fold], every: Config, tmp_path_factory: pytest.TempPathFactory) -> FoldPaths:
     paths = FoldPaths(tmp_path_factory.mktemp("every") / "fold-0")
-    run_fold(*divided, every, paths, untimed)
+    run_here(fold_tasks(FoldWork(*divided, every, paths)), lambda *_: None, lambda: None)
     return paths
 
 
@@ -146,7 +147,7 @@ def test_training_sets_are_made_once_and_of_training_cases(
         assert not held_out & {case.digest()[:16] for case in cohort}
         assert not {case.participant for case in crops.held_out} & set(patients_of(cohort))
     before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file()}
-    train_models(*divided, every, run, untimed)
+    run_here(training_tasks(FoldWork(*divided, every, run)), lambda *_: None, lambda: None)
     after = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file()}
     assert before == after
 

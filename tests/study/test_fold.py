@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +18,15 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import Config, load_config
 from neonet3d.engine.artefact import read_card
-from neonet3d.engine.run import untimed
+from neonet3d.engine.executor import run_here
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.study.arms import study_arms
-from neonet3d.study.fold import count_without_tumour, run_fold, train_models
+from neonet3d.study.fold import FoldWork, count_without_tumour, fold_tasks, training_tasks
 from neonet3d.study.paths import FoldPaths
 
 ARMS = tuple(arm.key for arm in study_arms(load_config("demo")))
+UNSEEN = (lambda *_: None, lambda: None)  # seconds and progress
 HELD_OUT = ("case_2", "case_5", "case_6")
 SEGMENTERS = {"segmenter", "segmenter/localiser"}
 ARTEFACTS = SEGMENTERS | {
@@ -83,6 +83,15 @@ def scramble(case: Case, image: Volume, mask: Volume) -> tuple[Volume, Volume, i
     return image.with_data(noise), mask.with_data(np.ascontiguousarray(other)), 1 - case.outcome
 
 
+def train_models(scans: Fold, crops: Fold, config: Config, paths: FoldPaths) -> None:
+    """Everything of the fold that is fitted."""
+    run_here(training_tasks(FoldWork(scans, crops, config, paths)), *UNSEEN)
+
+
+def run_fold(scans: Fold, crops: Fold, config: Config, paths: FoldPaths) -> None:
+    run_here(fold_tasks(FoldWork(scans, crops, config, paths)), *UNSEEN)
+
+
 def trained_files(root: Path) -> dict[str, bytes]:
     """Every file of every artefact and of the balanced cohort."""
     return {
@@ -101,7 +110,7 @@ def divided(scans: Cohort, tiny: Config, tmp_path_factory: pytest.TempPathFactor
 def trained(divided: Divided, tiny: Config, tmp_path_factory: pytest.TempPathFactory) -> FoldPaths:
     """Everything that is fitted in the fold, once."""
     paths = FoldPaths(tmp_path_factory.mktemp("fold") / "fold-0")
-    train_models(divided.scans, divided.crops, tiny, paths, untimed)
+    train_models(divided.scans, divided.crops, tiny, paths)
     return paths
 
 
@@ -127,7 +136,7 @@ def test_held_out_cases_leave_no_trace(
         assert noise[name].digest() != scans[name].digest()
         assert other.crops.held_out[name].image_path.read_bytes()
     paths = FoldPaths(tmp_path / "again" / "fold-0")
-    train_models(other.scans, other.crops, tiny, paths, untimed)
+    train_models(other.scans, other.crops, tiny, paths)
     before, after = trained_files(trained.root), trained_files(paths.root)
     assert set(before) == set(after)
     assert [name for name in before if before[name] != after[name]] == []
@@ -155,7 +164,7 @@ def test_one_voxel_of_a_training_case_changes_every_artefact(
     """The converse, without which the test above could not fail."""
     other = divide(altered(scans, tmp_path / "scans", brightened), tiny, tmp_path / "crops")
     paths = FoldPaths(tmp_path / "again" / "fold-0")
-    train_models(other.scans, other.crops, tiny, paths, untimed)
+    train_models(other.scans, other.crops, tiny, paths)
     before, after = trained_files(trained.root), trained_files(paths.root)
     for artefact in ARTEFACTS:
         assert before[f"{artefact}/model.json"] != after[f"{artefact}/model.json"]
@@ -169,7 +178,7 @@ def test_training_labels_reach_the_label_guided_parts(
 ) -> None:
     other = divide(altered(scans, tmp_path / "scans", relabelled), tiny, tmp_path / "crops")
     paths = FoldPaths(tmp_path / "again" / "fold-0")
-    train_models(other.scans, other.crops, tiny, paths, untimed)
+    train_models(other.scans, other.crops, tiny, paths)
     before, after = trained_files(trained.root), trained_files(paths.root)
     changed = {
         a for a in ARTEFACTS if before[f"{a}/model.safetensors"] != after[f"{a}/model.safetensors"]
@@ -196,7 +205,7 @@ def test_only_training_cases_are_read(
     monkeypatch.setattr(Case, "read_image", lambda case: (read.add(case.name), image(case))[1])
     monkeypatch.setattr(Case, "read_mask", lambda case: (read.add(case.name), mask(case))[1])
     paths = FoldPaths(tmp_path / "fold-0")
-    train_models(divided.scans, divided.crops, tiny, paths, untimed)
+    train_models(divided.scans, divided.crops, tiny, paths)
     training = {case.name for case in divided.scans.training}
     assert training <= read
     assert not read & set(HELD_OUT)
@@ -245,7 +254,7 @@ def test_models_that_stand_are_not_trained_again(
     for module in ("segmentation", "generation", "classification"):
         monkeypatch.setattr(f"neonet3d.{module}.train.train_loop", never)
     before = {p: p.stat().st_mtime_ns for p in trained.root.rglob("*") if p.is_file()}
-    train_models(divided.scans, divided.crops, tiny, trained, untimed)
+    train_models(divided.scans, divided.crops, tiny, trained)
     assert before == {p: p.stat().st_mtime_ns for p in trained.root.rglob("*") if p.is_file()}
 
 
@@ -253,12 +262,8 @@ def test_a_fold_predicts_each_held_out_case_with_every_arm(
     divided: Divided, trained: FoldPaths, tiny: Config
 ) -> None:
     stages: list[str] = []
-
-    def timed(stage: str) -> nullcontext[None]:
-        stages.append(stage)
-        return nullcontext()
-
-    run_fold(divided.scans, divided.crops, tiny, trained, timed)
+    tasks = fold_tasks(FoldWork(divided.scans, divided.crops, tiny, trained))
+    run_here(tasks, lambda stage, _: stages.append(stage), lambda: None)
     rows = list(csv.DictReader(trained.predictions.read_text().splitlines()))
     assert [row["case"] for row in rows] == list(HELD_OUT)
     assert [int(row["outcome"]) for row in rows] == [0, 1, 0]
@@ -296,7 +301,7 @@ def test_a_patient_in_whom_neoseg_finds_nothing_is_predicted_and_counted(
     shutil.copytree(trained.root, paths.root)
     for stage in (paths.masks, paths.crops, paths.predictions.parent):
         shutil.rmtree(stage, ignore_errors=True)
-    run_fold(divided.scans, divided.crops, tiny, paths, untimed)
+    run_fold(divided.scans, divided.crops, tiny, paths)
     rows = list(csv.DictReader(paths.predictions.read_text().splitlines()))
     assert [row["case"] for row in rows] == list(HELD_OUT)
     assert all(0 <= float(row[arm]) <= 1 for row in rows for arm in ARMS)

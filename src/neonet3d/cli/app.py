@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from neonet3d.cli import augmentation, classify, cohort, crop, generate, plan, segment, study
+from neonet3d.cli import augmentation, classify, cohort, crop, dicom, generate, plan, segment, study
 from neonet3d.cli.options import ConfigFile, Overrides, Preset, Seed, resolve, show
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app.add_typer(classify.app, name="classify")
 study.app.command("plan")(plan.plan)
 study.app.command("augmentation")(augmentation.augmentation)
 app.add_typer(study.app, name="study")
+app.command("dicom")(dicom.dicom)
 app.command("report")(study.report)
 
 

@@ -206,6 +206,7 @@ def predict(
     show(
         {
             "outcome": outcome,
+            "model": classifier.card.model_dump(include={"kind", "weights_sha256"}),
             "prevalence_of_training": classifier.prevalence,
             "probability": dict(zip(names, probability, strict=True)),
             "certainty": certainty,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,10 +27,12 @@ from neonet3d.cli.options import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from neonet3d.cohort.cohort import Cohort
     from neonet3d.cohort.folds import Fold
     from neonet3d.config import Config
+    from neonet3d.engine.executor import Executor
 
 app = typer.Typer(help="Cross-validated experiments with a report.", no_args_is_help=True)
 RunPath = Annotated[
@@ -50,6 +53,22 @@ def pni(
             "show how much AUC that pretends.",
         ),
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes on this machine that share the stages, a GPU or an equal part of the "
+            "cores each. By default everything is done one after the other.",
+            show_default=False,
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="A Dask scheduler whose workers share the stages, such as tcp://10.0.0.1:8786.",
+            show_default=False,
+        ),
+    ] = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
     overrides: Overrides = None,
@@ -68,7 +87,8 @@ def pni(
     _ = opened.outcomes  # refused before the run folder is made
     folds = None if splits is None else read_splits(splits, opened)
     title = "Perineural invasion, cross-validated"
-    _run(out, settings, lambda: opened, title, folds=folds, as_json=as_json)
+    with _executor(workers, scheduler) as execute:
+        _run(out, settings, lambda: opened, title, folds=folds, execute=execute, as_json=as_json)
 
 
 def demo(
@@ -100,11 +120,38 @@ def demo(
     _run(out, settings, make_cohort, "The whole way on a phantom", as_json=as_json)
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]) -> None:
-    """Write report.html of a finished run again."""
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.", show_default=False)],
+    cases: Annotated[
+        bool,
+        typer.Option(
+            "--cases",
+            help="A page for the held-out cases of each fold too: where the classifier looks, and "
+            "what the generator believes the outcome changes. Takes a second or two a case.",
+        ),
+    ] = False,
+) -> None:
+    """Write report.html, model card and checklists of a finished run again."""
+    from neonet3d.report.case_pages import write_case_pages
+    from neonet3d.report.checklists import write_checklists
     from neonet3d.report.html import write_report
 
     typer.echo(f"Report: {write_report(run)}")
+    typer.echo(f"Model card and checklists: {', '.join(p.name for p in write_checklists(run))}")
+    if cases:
+        typer.echo(f"Held-out cases: {', '.join(page.name for page in write_case_pages(run))}")
+
+
+def _executor(workers: int | None, scheduler: str | None) -> AbstractContextManager[Executor]:
+    from neonet3d.engine.cluster import local_cluster, scheduler_at
+    from neonet3d.engine.executor import run_here
+    from neonet3d.errors import InputError
+
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers starts workers, --scheduler uses others. Give one of them.")
+    if workers is not None:
+        return local_cluster(workers)
+    return nullcontext(run_here) if scheduler is None else scheduler_at(scheduler)
 
 
 def _run(
@@ -115,8 +162,11 @@ def _run(
     *,
     as_json: bool,
     folds: Sequence[Fold] | None = None,
+    execute: Executor | None = None,
 ) -> None:
+    from neonet3d.engine.executor import run_here
     from neonet3d.engine.run import RunFolder, command_line
+    from neonet3d.report.checklists import write_checklists
     from neonet3d.report.html import write_report
     from neonet3d.study.pni import run_pni_study
 
@@ -124,12 +174,15 @@ def _run(
     with RunFolder.open(out, settings, command=command_line()) as run:
         with run.timed("phantom cohort"):
             patients = cohort()
-        results = run_pni_study(patients, run, title=title, folds=folds)
+        results = run_pni_study(
+            patients, run, title=title, folds=folds, execute=execute or run_here
+        )
         run.update_manifest(
             wall_seconds=round(time.monotonic() - started, 1),
             peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         )
         page = write_report(out)
+        write_checklists(out)
     if not as_json:
         show_table(
             ("classifier", "pooled AUC [95 % DeLong]"),

@@ -93,14 +93,14 @@ def ready_for_inference(network: nn.Module) -> None:
     Where there is none, oneDNN takes single patches too. Results are the same but for the order in
     which sums are rounded.
     """
-    in_bf16 = best_precision() == "bf16-mixed"
+    in_bf16, onednn = best_precision() == "bf16-mixed", torch.backends.mkldnn.is_available()
     for layer in network.modules():
         if not isinstance(layer, nn.Conv3d | nn.ConvTranspose3d):
             continue
         layer.requires_grad_(False)
         if in_bf16:
             layer.bfloat16()
-        elif isinstance(layer, nn.Conv3d) and max(layer.kernel_size) > 1:
+        elif onednn and isinstance(layer, nn.Conv3d) and max(layer.kernel_size) > 1:
             layer.__class__ = OneDnnConv3d
     channels_last(network)
 

@@ -99,12 +99,16 @@ class RunFolder:
         with (self.path / "log.jsonl").open("a") as stream:
             stream.write(json.dumps(stamp | record) + "\n")
 
+    def record(self, stage: str, seconds: float) -> None:
+        """Log how long a stage took in this start of the run."""
+        self.log(stage=stage, seconds=seconds)
+
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Log how long a stage took in this start of the run."""
+        """Measure and ``record`` a stage of this process."""
         started = time.monotonic()
         yield
-        self.log(stage=stage, seconds=round(time.monotonic() - started, 2))
+        self.record(stage, round(time.monotonic() - started, 2))
 
 
 def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:

@@ -1,7 +1,7 @@
 """One fold of the NeoNet experiment: segment, crop, generate, balance, classify.
 
-``run_fold`` is handed the training and the held-out cohort of a fold. Everything that is fitted
-is handed ``fold.training`` or something made from it; held-out cases are only predicted.
+A fold is a list of tasks, which an executor does. Everything that is fitted is handed
+``fold.training`` or something made from it; held-out cases are only predicted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from neonet3d.classification.predict import Classifier
@@ -21,6 +23,7 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, fingerprint
 from neonet3d.engine.artefact import read_card
+from neonet3d.engine.executor import Task
 from neonet3d.engine.progress import progress
 from neonet3d.engine.run import Timer, once
 from neonet3d.generation.generator import LatentGenerator
@@ -44,38 +47,113 @@ from neonet3d.study.paths import FoldPaths
 from neonet3d.study.training_sets import training_set
 
 
-def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: Timer) -> None:
-    """Run every stage of one fold; stages that stand are not run again.
+@dataclass(frozen=True)
+class FoldWork:
+    """What the stages of a fold are handed.
 
-    Args:
+    Attributes:
         fold: whole scans with reference masks.
         crops: the same division of the cohort of TLCR patches (reference masks).
         paths: of this fold.
-        timed: logs how long a kind of stage took.
     """
-    train_models(fold, crops, config, paths, timed)
-    held_out_key = fingerprint(
-        [case.digest() for case in fold.held_out], [case.name for case in fold.held_out]
-    )
-    segmenter = Segmenter.load(paths.segmenter)
-    generator = LatentGenerator.load(paths.generator)
-    hashes = [*segmenter.hashes, generator.card.weights_sha256]
+
+    fold: Fold
+    crops: Fold
+    config: Config
+    paths: FoldPaths
+
+
+def fold_tasks(work: FoldWork, after: Sequence[str] = ()) -> list[Task]:
+    """Every stage of one fold; stages that stand are not run again.
+
+    Args:
+        after: tasks of the study that leaky arms wait for.
+    """
+    training = training_tasks(work, after)
+    name, fitted = work.fold.name, [task.name for task in training]
+    return [
+        *training,
+        Task(f"{name}: masks", partial(_segment_held_out, work), (f"{name}: segmenter",)),
+        Task(f"{name}: pairs", partial(_sample_held_out, work), (f"{name}: generator",)),
+        Task(f"{name}: predictions", partial(_predict, work), (*fitted, f"{name}: masks")),
+    ]
+
+
+def training_tasks(work: FoldWork, after: Sequence[str] = ()) -> list[Task]:
+    """Everything of a fold that is fitted; nothing here reads a held-out case's voxels.
+
+    But for leaky arms, whose generator (``paths.leaky_generator``) did, in ``after``.
+    """
+    name = work.fold.name
+    models = (f"{name}: segmenter", f"{name}: generator")
+    tasks = {
+        models[0]: Task(models[0], partial(_train_segmenter, work)),
+        models[1]: Task(models[1], partial(_train_generator, work)),
+    }
+    for arm in study_arms(work.config):
+        data, classifier = f"{name}: data {arm.data_set}", f"{name}: {arm.classifier}"
+        waits = (*models, *after) if arm.settings.leaky else models
+        # Arms that differ in what they are judged on share a classifier, and others a data set.
+        tasks.setdefault(data, Task(data, partial(_make_training_set, work, arm), waits))
+        tasks.setdefault(classifier, Task(classifier, partial(_train_arm, work, arm), (data,)))
+    return list(tasks.values())
+
+
+def _train_segmenter(work: FoldWork, timed: Timer) -> None:
+    with timed("train segmenter"):
+        train_segmenter(work.fold, work.config, work.paths.segmenter)
+
+
+def _train_generator(work: FoldWork, timed: Timer) -> None:
+    train_generator(work.crops, work.config, work.paths.generator, timed)
+
+
+def _make_training_set(work: FoldWork, arm: Arm, timed: Timer) -> None:
+    with timed("make training sets"):
+        training_set(arm, work.crops, work.config, work.paths)
+
+
+def _train_arm(work: FoldWork, arm: Arm, timed: Timer) -> None:
+    """The study refuses reference masks without a tumour before its first fold."""
+    training = training_set(arm, work.crops, work.config, work.paths)
+    part = Fold(work.fold.name, training, work.crops.held_out)
+    with timed("train classifiers"):
+        _train_classifier(arm, part, work.crops, work.config, work.paths)
+
+
+def _segment_held_out(work: FoldWork, timed: Timer) -> None:
+    """NeoSeg's masks of the held-out scans, and patches that are cut with them."""
+    held_out, paths, config = work.fold.held_out, work.paths, work.config
     with timed("segment held-out scans"):
-        key = fingerprint("masks", segmenter.hashes, held_out_key)
-        once(paths.masks, key, lambda out: _predict_masks(segmenter, fold.held_out, out))
+        segmenter = Segmenter.load(paths.segmenter)
+        key = fingerprint("masks", segmenter.hashes, _held_out_key(work))
+        once(paths.masks, key, lambda out: _predict_masks(segmenter, held_out, out))
         key = fingerprint("crops", RECORD_FIELDS, key, config.roi)
-        predicted = fold.held_out.with_overlaid_masks(
-            {case.name: paths.masks / f"{case.name}.nii.gz" for case in fold.held_out}
+        predicted = held_out.with_overlaid_masks(
+            {case.name: paths.masks / f"{case.name}.nii.gz" for case in held_out}
         )
         once(paths.crops, key, lambda out: _crop(predicted, paths.masks, out, config))
+
+
+def _sample_held_out(work: FoldWork, timed: Timer) -> None:
+    """A synthetic image for each held-out mask, to judge the generator by."""
+    paths, config = work.paths, work.config
     with timed("sample held-out masks"):
-        key = fingerprint("pairs", hashes, held_out_key, config.sampler, config.seed)
-        once(paths.pairs, key, lambda out: _sample(generator, crops.held_out, out, config))
+        generator = LatentGenerator.load(paths.generator)
+        weights = generator.card.weights_sha256
+        key = fingerprint("pairs", weights, _held_out_key(work), config.sampler, config.seed)
+        held_out = work.crops.held_out
+        once(paths.pairs, key, lambda out: _sample(generator, held_out, out, config))
+
+
+def _predict(work: FoldWork, timed: Timer) -> None:
+    """Every arm's probability of every held-out case."""
+    paths = work.paths
     with timed("predict"):
-        arms = study_arms(config)
+        arms = study_arms(work.config)
         models = [read_card(paths.classifier(arm.classifier)).weights_sha256 for arm in arms]
-        key = fingerprint("predictions", [arm.key for arm in arms], models, held_out_key)
-        by_masks = {"predicted": Cohort.open(paths.crops), "reference": crops.held_out}
+        key = fingerprint("predictions", [arm.key for arm in arms], models, _held_out_key(work))
+        by_masks = {"predicted": Cohort.open(paths.crops), "reference": work.crops.held_out}
         once(
             paths.predictions.parent,
             key,
@@ -83,20 +161,9 @@ def run_fold(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: T
         )
 
 
-def train_models(fold: Fold, crops: Fold, config: Config, paths: FoldPaths, timed: Timer) -> None:
-    """Everything of a fold that is fitted; nothing here reads a held-out case's voxels.
-
-    But for leaky arms, whose generator (``paths.leaky_generator``) did before the folds.
-    """
-    with timed("train segmenter"):
-        train_segmenter(fold, config, paths.segmenter)
-    train_generator(crops, config, paths.generator, timed)
-    for arm in {arm.classifier: arm for arm in study_arms(config)}.values():
-        with timed("make training sets"):
-            training = training_set(arm, crops, config, paths)
-        # The study refuses reference masks without a tumour before its first fold.
-        with timed("train classifiers"):
-            _train_classifier(arm, Fold(fold.name, training, crops.held_out), crops, config, paths)
+def _held_out_key(work: FoldWork) -> str:
+    held_out = work.fold.held_out
+    return fingerprint([case.digest() for case in held_out], [case.name for case in held_out])
 
 
 def _train_classifier(arm: Arm, part: Fold, crops: Fold, config: Config, paths: FoldPaths) -> None:

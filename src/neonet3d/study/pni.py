@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold, stratified_folds
 from neonet3d.cohort.splits import write_splits
 from neonet3d.cohort.volume import write_atomically
-from neonet3d.config import fingerprint
+from neonet3d.config import Config, fingerprint
+from neonet3d.engine.executor import Executor, Task, run_here
 from neonet3d.engine.progress import progress
-from neonet3d.engine.run import RunFolder, once
+from neonet3d.engine.run import RunFolder, Timer, once
 from neonet3d.errors import InputError
 from neonet3d.generation.train import train_generator
 from neonet3d.segmentation.crop_record import RECORD_FIELDS, cut_without_tumour
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.study.arms import study_arms
-from neonet3d.study.fold import run_fold
+from neonet3d.study.fold import FoldWork, fold_tasks
 from neonet3d.study.paths import FoldPaths
 from neonet3d.study.results import StudyResults
 from neonet3d.study.summary import FinishedFold, summarise_study
 
 
 def run_pni_study(
-    cohort: Cohort, run: RunFolder, *, title: str, folds: Sequence[Fold] | None = None
+    cohort: Cohort,
+    run: RunFolder,
+    *,
+    title: str,
+    folds: Sequence[Fold] | None = None,
+    execute: Executor = run_here,
 ) -> StudyResults:
     """Cross-validate the whole chain; ``splits.json`` and ``results.json`` go to the run folder.
 
     Args:
         folds: the user's own division (``read_splits``); stratified folds by default.
+        execute: does the stages of all folds; here, one after the other, by default.
 
     Raises:
         InputError: cases without masks, tumours or outcomes, too few patients for the folds, folds
@@ -60,24 +68,37 @@ def run_pni_study(
         crops = Cohort.open(once(run.path / "crops", key, crop))
     if "tumour" in cohort.schema:
         _require_tumours(crops)
+    works = [
+        FoldWork(
+            fold,
+            Fold(fold.name, _same(crops, fold.training), _same(crops, fold.held_out)),
+            config,
+            FoldPaths(run.path / fold.name),
+        )
+        for fold in folds
+    ]
+    tasks, leak = [], []
     if any(arm.settings.leaky for arm in study_arms(config)):
-        with run.timed("train the leaky generator"):
-            everyone = Fold("everyone", crops, crops.subset([]))
-            train_generator(everyone, config, FoldPaths(run.path / folds[0].name).leaky_generator)
-    finished = []
-    with progress("folds", len(folds)) as advance:
-        for fold in folds:
-            part = Fold(fold.name, _same(crops, fold.training), _same(crops, fold.held_out))
-            paths = FoldPaths(run.path / fold.name)
-            run_fold(fold, part, config, paths, run.timed)
-            finished.append(FinishedFold(fold, part, paths))
-            advance()
+        everyone = Fold("everyone", crops, crops.subset([]))
+        out = works[0].paths.leaky_generator
+        tasks.append(Task("leaky generator", partial(_train_leaky, everyone, config, out)))
+        leak = [tasks[0].name]
+    for work in works:
+        tasks += fold_tasks(work, after=leak)
+    with progress("stages of all folds", len(tasks)) as advance:
+        execute(tasks, run.record, advance)
+    finished = [FinishedFold(work.fold, work.crops, work.paths) for work in works]
     with run.timed("evaluate"):
         results = summarise_study(
             cohort, finished, run.path / "log.jsonl", title=title, config=config
         )
     write_atomically(run.path / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
     return results
+
+
+def _train_leaky(everyone: Fold, config: Config, out: Path, timed: Timer) -> None:
+    with timed("train the leaky generator"):
+        train_generator(everyone, config, out)
 
 
 def _require_poolable(folds: Sequence[Fold]) -> None:

@@ -1,0 +1,86 @@
+"""Tasks that wait for other tasks, done one after the other here or side by side on a Dask cluster.
+
+A task leaves files, and the files say whether they stand (``run.once``, ``artefact.claim_folder``).
+So one that was started before, here or by a worker that died, is started again and goes on; nothing
+but names of stages and their seconds comes back from it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+from neonet3d.engine.run import Timer
+from neonet3d.types import Advance
+
+Record = Callable[[str, float], None]
+"""Told the kind of a stage and its seconds (``RunFolder.record``)."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work.
+
+    Attributes:
+        name: no other task of the same list has it.
+        work: called with a timer for its stages; importable by name, since it is sent to workers.
+        after: names of earlier tasks of the list, whose files it reads.
+    """
+
+    name: str
+    work: Callable[[Timer], None]
+    after: tuple[str, ...] = ()
+
+
+class Executor(Protocol):
+    """``run_here``, or a cluster's (``cluster.py``)."""
+
+    def __call__(self, tasks: Sequence[Task], record: Record, advance: Advance) -> None:
+        """Do all tasks; the first error ends it and is raised.
+
+        Args:
+            record: called after each stage of a task.
+            advance: called after each task.
+
+        Raises:
+            ValueError: a name that occurs twice, or a task before one that it waits for.
+        """
+
+
+def run_here(tasks: Sequence[Task], record: Record, advance: Advance) -> None:
+    """In this process, one after the other."""
+    require_order(tasks)
+    for task in tasks:
+        task.work(stage_timer(record))
+        advance()
+
+
+def stage_timer(record: Record) -> Timer:
+    """A timer that tells ``record`` what it measured, unless the stage failed."""
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        record(stage, round(time.monotonic() - started, 2))
+
+    return timed
+
+
+def require_order(tasks: Sequence[Task]) -> None:
+    """Each name once, and each task behind those that it waits for.
+
+    Raises:
+        ValueError: as said.
+    """
+    seen: set[str] = set()
+    for task in tasks:
+        missing = sorted(set(task.after) - seen)
+        if missing:
+            raise ValueError(f"task {task.name!r} waits for {missing}, which come after it")
+        if task.name in seen:
+            raise ValueError(f"two tasks are called {task.name!r}")
+        seen.add(task.name)

@@ -1,0 +1,145 @@
+"""CLAIM 2024, TRIPOD+AI and a model card, filled in from a finished run as far as it knows.
+
+The items stand in ``checklists/*.yaml``: an answer is a sentence with figures of the run in it, and
+an item without one is the author's. Nothing is answered that the run does not show.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from neonet3d.cohort.volume import write_atomically
+from neonet3d.report import wording
+from neonet3d.study.results import Arm, StudyResults
+
+CHECKLISTS = ("claim-2024", "tripod-ai")
+
+
+def write_checklists(run: Path) -> tuple[Path, ...]:
+    """Write ``claim-2024.md``, ``tripod-ai.md`` and ``model-card.md`` to a finished run's folder.
+
+    Reads ``results.json``, ``manifest.json`` and ``config.yaml``. No case is named.
+
+    Returns:
+        Their paths.
+    """
+    facts, templates = _facts(run), _environment()
+    written = {"model-card": templates.get_template("model-card.md.j2").render(facts)}
+    for name in CHECKLISTS:
+        source = files("neonet3d.report").joinpath(f"checklists/{name}.yaml").read_text("utf-8")
+        checklist = yaml.safe_load(source)
+        sections = [
+            {
+                "name": section["name"],
+                "rows": [_row(item, templates, facts) for item in section["items"]],
+            }
+            for section in checklist["sections"]
+        ]
+        items = [item for section in checklist["sections"] for item in section["items"]]
+        written[name] = templates.get_template("checklist.md.j2").render(
+            title=checklist["title"],
+            source=checklist["source"],
+            sections=sections,
+            manifest=facts["manifest"],
+            n_items=len(items),
+            n_answered=sum("answer" in item for item in items),
+        )
+    paths = tuple(run / f"{name}.md" for name in written)
+    for path, text in zip(paths, written.values(), strict=True):
+        write_atomically(path, (text.strip() + "\n").encode())
+    return paths
+
+
+def _row(item: dict[str, str], templates: Environment, facts: dict[str, Any]) -> dict[str, str]:
+    """One line of the table; a pipe would end its cell."""
+    said = []
+    if "answer" in item:
+        said.append(templates.from_string(item["answer"]).render(facts).strip())
+    if "author" in item or "answer" not in item:
+        said.append(f"**Authors:** {item.get('author', 'to be filled in.')}")
+    text = " ".join(said).replace("|", "\\|").replace("\n", " ")
+    return {"number": item["number"], "item": item["item"], "text": text}
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    """What the sentences are made of."""
+    results = StudyResults.read(run)
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
+    first, folds = results.arms[0], sorted(set(results.folds))
+    held_out = Counter(results.folds)
+    positive = Counter(f for f, y in zip(results.folds, results.outcomes, strict=True) if y)
+    return {
+        "r": results,
+        "manifest": manifest,
+        "config": config,
+        "first": first,
+        "manifest_seed": config["seed"],
+        "own_splits": "--splits" in manifest["command"],
+        "leaky": any(arm.leaky for arm in results.arms),
+        "n_folds": len(folds),
+        "n_positive": sum(results.outcomes),
+        "titles": "; ".join(arm.title for arm in results.arms),
+        "per_fold": ", ".join(f"{positive[f]} of {held_out[f]}" for f in folds),
+        "fold_aucs": ", ".join(wording.number(value) for value in first.fold_aucs),
+        "membership": ", ".join(wording.number(one.value) for one in results.membership),
+        "synthetic": _synthetic(results),
+        "headline": (
+            f"First arm ({first.title}): AUC {wording.interval_text(first.auc)} "
+            f"({first.auc.method}), pooled over {len(results.cases)} held-out patients."
+        ),
+        "calibration": _calibration(first),
+        "operating": _operating(first),
+    }
+
+
+def _synthetic(results: StudyResults) -> str:
+    if not results.balance:
+        return "none"
+    return "; ".join(
+        f"{one.fold} ({one.data}): {one.synthetic[0]} positive and {one.synthetic[1]} negative to "
+        f"{one.real[0]} and {one.real[1]} real ones, {one.rejected} of {one.drawn} draws refused"
+        for one in results.balance
+    )
+
+
+def _calibration(arm: Arm) -> str:
+    judged = arm.judgement
+    line = (
+        "no calibration line"
+        if judged.slope is None or judged.intercept is None
+        else f"calibration slope {wording.interval_text(judged.slope)}, intercept "
+        f"{wording.interval_text(judged.intercept)}"
+    )
+    return f"Brier score {wording.interval_text(judged.brier)}, {line}."
+
+
+def _operating(arm: Arm) -> str:
+    said = [
+        f"{one.rule}: sensitivity {wording.interval_text(one.sensitivity)}, specificity "
+        f"{wording.interval_text(one.specificity)}"
+        for one in arm.judgement.operating
+        if one.sensitivity is not None and one.specificity is not None
+    ]
+    if not said:
+        return "No operating point: too few cases of a class."
+    return "At thresholds chosen on the other folds: " + "; ".join(said) + "."
+
+
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("neonet3d.report"),
+        autoescape=False,  # Markdown, and no text of a cohort but class names and the outcome's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"interval": wording.interval_text, "spoken": wording.spoken}
+    return made

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pytest
+
+from neonet3d.cohort.importers.dicom_pixels import read_stack
+from neonet3d.engine.artefact import read_card
+from neonet3d.report.dicom_series import SourceSeries
+
+
+@pytest.fixture
+def scan(make_series: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path]:
+    """A series and a mask of it, with a liver and a tumour."""
+    series = make_series(n=8, size=(9, 10)).folder
+    image = read_stack(SourceSeries.open(series).stack, name="scan")
+    mask = np.zeros(image.shape, dtype=np.uint8)
+    mask[1:8, 1:8, 1:7] = 1
+    mask[3:5, 3:5, 3:5] = 2
+    path = tmp_path / "mask.nii.gz"
+    image.with_data(mask).write(path)
+    return series, path
+
+
+def said(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "prediction.json"
+    content = {
+        "outcome": "pni",
+        "model": {"kind": "PattenNet", "weights_sha256": "ab" * 32},
+        "probability": {"case_0001": 0.7},
+        "certainty": {"case_0001": {"interval": [0.5, 0.85]}},
+    }
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def test_a_mask_and_a_probability_become_two_objects(
+    scan: tuple[Path, Path], trained: Any, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    series, mask = scan
+    words = ("--mask", mask, "--segmenter", trained.segmenter, "--prediction", said(tmp_path))
+    found = run("dicom", series, tmp_path / "out", *words, "--json").json()
+    assert found["segments"] == ["liver", "tumour"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "segmentation.dcm",
+        "report.dcm",
+    }
+    seg, report = hd.seg.segread(found["segmentation"]), hd.sr.srread(found["report"])
+    version = read_card(trained.segmenter).weights_sha256[:16]
+    assert seg.get_segment_description(1).algorithm_identification.version == version
+    (group,) = report.content.get_image_measurement_groups()
+    (measured,) = group.get_measurements()
+    assert measured.value == 0.7
+
+
+def test_without_a_prediction_the_report_has_the_volumes(
+    scan: tuple[Path, Path], trained: Any, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    series, mask = scan
+    done = run("dicom", series, tmp_path / "out", "--mask", mask, "--segmenter", trained.segmenter)
+    assert "unverified" in done.stdout
+    assert "Research use only" in done.stdout
+    report = hd.sr.srread(tmp_path / "out" / "report.dcm")
+    assert len(report.content.get_image_measurement_groups()) == 0
+    assert len(report.content.get_volumetric_roi_measurement_groups()) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "sentence"),
+    [
+        ({"probability": {"a": 0.1, "b": 0.2}}, (), "has 2 cases and none is chosen"),
+        ({}, ("--case", "case_9"), "case_9 is none of them"),
+        ({"model": None}, (), "is not what 'neonet3d classify predict --json' prints"),
+    ],
+)
+def test_a_prediction_that_is_not_of_the_scan_is_refused(
+    changes: dict[str, Any],
+    words: tuple[str, ...],
+    sentence: str,
+    scan: tuple[Path, Path],
+    trained: Any,
+    run: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    series, mask = scan
+    given = ("--mask", mask, "--segmenter", trained.segmenter)
+    prediction = ("--prediction", said(tmp_path, **changes), *words)
+    done = run("dicom", series, tmp_path / "out", *given, *prediction)
+    assert done.status == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_case_without_a_prediction_is_refused(
+    scan: tuple[Path, Path], trained: Any, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    series, mask = scan
+    given = ("--mask", mask, "--segmenter", trained.segmenter, "--case", "case_0001")
+    done = run("dicom", series, tmp_path / "out", *given)
+    assert done.status == 2
+    assert "--case names a case of --prediction" in done.stderr
