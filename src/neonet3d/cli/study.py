@@ -135,8 +135,10 @@ def report(
     from neonet3d.report.case_pages import write_case_pages
     from neonet3d.report.checklists import write_checklists
     from neonet3d.report.html import write_report
+    from neonet3d.report.viewer import write_viewer
 
     typer.echo(f"Report: {write_report(run)}")
+    typer.echo(f"Volumes in 3D: {write_viewer(run)}")
     typer.echo(f"Model card and checklists: {', '.join(p.name for p in write_checklists(run))}")
     if cases:
         typer.echo(f"Held-out cases: {', '.join(page.name for page in write_case_pages(run))}")
@@ -168,6 +170,7 @@ def _run(
     from neonet3d.engine.run import RunFolder, command_line
     from neonet3d.report.checklists import write_checklists
     from neonet3d.report.html import write_report
+    from neonet3d.report.viewer import write_viewer
     from neonet3d.study.pni import run_pni_study
 
     started = time.monotonic()
@@ -182,6 +185,7 @@ def _run(
             peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         )
         page = write_report(out)
+        write_viewer(out)
         write_checklists(out)
     if not as_json:
         show_table(
