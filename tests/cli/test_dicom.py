@@ -22,7 +22,7 @@ def scan(make_series: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path]:
     mask = np.zeros(image.shape, dtype=np.uint8)
     mask[1:8, 1:8, 1:7] = 1
     mask[3:5, 3:5, 3:5] = 2
-    path = tmp_path / "mask.nii.gz"
+    path = tmp_path / "case_0001.nii.gz"
     image.with_data(mask).write(path)
     return series, path
 
@@ -33,7 +33,7 @@ def said(tmp_path: Path, **changes: Any) -> Path:
         "outcome": "pni",
         "model": {"kind": "PattenNet", "weights_sha256": "ab" * 32},
         "probability": {"case_0001": 0.7},
-        "certainty": {"case_0001": {"interval": [0.5, 0.85]}},
+        "certainty": {"case_0001": {"interval": [0.5, 0.85], "may_be": [1], "unfamiliar": True}},
     }
     path.write_text(json.dumps(content | changes))
     return path
@@ -45,7 +45,8 @@ def test_a_mask_and_a_probability_become_two_objects(
     series, mask = scan
     words = ("--mask", mask, "--segmenter", trained.segmenter, "--prediction", said(tmp_path))
     found = run("dicom", series, tmp_path / "out", *words, "--json").json()
-    assert found["segments"] == ["liver", "tumour"]
+    assert list(found["volumes_ml"]) == ["liver", "tumour"]
+    assert (found["probability"], found["unfamiliar"]) == (0.7, True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "segmentation.dcm",
         "report.dcm",
@@ -71,16 +72,17 @@ def test_without_a_prediction_the_report_has_the_volumes(
 
 
 @pytest.mark.parametrize(
-    ("changes", "words", "sentence"),
+    ("changes", "sentence"),
     [
-        ({"probability": {"a": 0.1, "b": 0.2}}, (), "has 2 cases and none is chosen"),
-        ({}, ("--case", "case_9"), "case_9 is none of them"),
-        ({"model": None}, (), "is not what 'neonet3d classify predict --json' prints"),
+        ({"probability": {"case_0002": 0.1}, "certainty": {}}, "says nothing of case_0001"),
+        ({"model": None}, "is not what 'neonet3d classify predict --json' prints"),
+        ({"probability": 0.7}, "is not what"),
+        ({"probability": {"case_0001": 1.7}}, "is not what"),
+        ({"probability": {"case_0001": 0.2}}, "is not what"),  # outside its interval
     ],
 )
 def test_a_prediction_that_is_not_of_the_scan_is_refused(
     changes: dict[str, Any],
-    words: tuple[str, ...],
     sentence: str,
     scan: tuple[Path, Path],
     trained: Any,
@@ -89,18 +91,19 @@ def test_a_prediction_that_is_not_of_the_scan_is_refused(
 ) -> None:
     series, mask = scan
     given = ("--mask", mask, "--segmenter", trained.segmenter)
-    prediction = ("--prediction", said(tmp_path, **changes), *words)
+    prediction = ("--prediction", said(tmp_path, **changes))
     done = run("dicom", series, tmp_path / "out", *given, *prediction)
     assert done.status == 2
     assert sentence in done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_case_without_a_prediction_is_refused(
+def test_a_mask_of_other_classes_is_refused(
     scan: tuple[Path, Path], trained: Any, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     series, mask = scan
-    given = ("--mask", mask, "--segmenter", trained.segmenter, "--case", "case_0001")
+    (mask.parent / "labels.json").write_text(json.dumps({"background": 0, "tumour": 1}))
+    given = ("--mask", mask, "--segmenter", trained.segmenter)
     done = run("dicom", series, tmp_path / "out", *given)
     assert done.status == 2
-    assert "--case names a case of --prediction" in done.stderr
+    assert "names the classes" in done.stderr

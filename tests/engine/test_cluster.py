@@ -5,8 +5,10 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +50,10 @@ def die(mark: Path, times: int, timed: Timer) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def at(folder: Path, name: str, work: Any, after: tuple[str, ...] = ()) -> Task:
+    return Task(name, work, folder / "locks", after)
+
+
 def execute(executor: ClusterExecutor, tasks: list[Task]) -> tuple[list[str], int]:
     """The recorded stages and how often ``advance`` was called."""
     stages: list[str] = []
@@ -59,10 +65,10 @@ def execute(executor: ClusterExecutor, tasks: list[Task]) -> tuple[list[str], in
 def test_a_task_waits_for_what_it_reads(two_workers: ClusterExecutor, tmp_path: Path) -> None:
     files = [tmp_path / name for name in "abcd"]
     tasks = [
-        Task("a", partial(write, files[0], ())),
-        Task("b", partial(write, files[1], ())),
-        Task("c", partial(write, files[2], (files[0], files[1])), ("a", "b")),
-        Task("d", partial(write, files[3], (files[2],)), ("c",)),
+        at(tmp_path, "a", partial(write, files[0], ())),
+        at(tmp_path, "b", partial(write, files[1], ())),
+        at(tmp_path, "c", partial(write, files[2], (files[0], files[1])), ("a", "b")),
+        at(tmp_path, "d", partial(write, files[3], (files[2],)), ("c",)),
     ]
     assert execute(two_workers, tasks) == (["write"] * 4, 4)
     written = [path.read_text().split() for path in files]
@@ -75,7 +81,8 @@ def test_an_error_ends_the_study_with_its_sentence(
     two_workers: ClusterExecutor, tmp_path: Path
 ) -> None:
     never = tmp_path / "never"
-    tasks = [Task("broken", fail), Task("after", partial(write, never, ()), ("broken",))]
+    after = at(tmp_path, "after", partial(write, never, ()), ("broken",))
+    tasks = [at(tmp_path, "broken", fail), after]
     with pytest.raises(InputError, match=r"scan 7 is empty\. Remove it\."):
         execute(two_workers, tasks)
     time.sleep(0.2)
@@ -87,8 +94,8 @@ def test_the_task_of_a_dead_worker_is_done_by_another(
 ) -> None:
     mark, file = tmp_path / "mark", tmp_path / "file"
     tasks = [
-        Task("deadly", partial(die, mark, 1)),
-        Task("follows", partial(write, file, (mark,)), ("deadly",)),
+        at(tmp_path, "deadly", partial(die, mark, 1)),
+        at(tmp_path, "follows", partial(write, file, (mark,)), ("deadly",)),
     ]
     execute(two_workers, tasks)
     assert mark.read_text() == "xx"
@@ -98,14 +105,68 @@ def test_the_task_of_a_dead_worker_is_done_by_another(
 def test_a_task_that_kills_every_worker_is_named(
     two_workers: ClusterExecutor, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match=r"3 workers died .* at 'too large'.*fewer"):
-        execute(two_workers, [Task("too large", partial(die, tmp_path / "mark", 99))])
+    with pytest.raises(RunError, match=r"4 workers died .* at 'too large'.*fewer"):
+        execute(two_workers, [at(tmp_path, "too large", partial(die, tmp_path / "mark", 99))])
 
 
 def test_a_scheduler_elsewhere(two_workers: ClusterExecutor, tmp_path: Path) -> None:
     with scheduler_at(two_workers.client.scheduler.address) as executor:
-        execute(executor, [Task("far", partial(write, tmp_path / "far", ()))])
+        execute(executor, [at(tmp_path, "far", partial(write, tmp_path / "far", ()))])
+        # Another study on the same scheduler has tasks of the same names.
+        execute(executor, [at(tmp_path, "far", partial(write, tmp_path / "other", ()))])
     assert (tmp_path / "far").is_file()
+    assert (tmp_path / "other").is_file()
+
+
+def hold(files: tuple[Path, Path], timed: Timer) -> None:
+    """Says that it began, and for how long it was alone."""
+    began, ended = files
+    assert not began.exists() or ended.exists()
+    began.write_text("")
+    time.sleep(0.5)
+    ended.write_text("")
+
+
+def test_a_task_that_is_still_being_done_is_waited_for(
+    two_workers: ClusterExecutor, tmp_path: Path
+) -> None:
+    """As when a command was stopped and started again, and its old worker goes on."""
+    files = (tmp_path / "began", tmp_path / "ended")
+    task = at(tmp_path, "same", partial(hold, files))
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(execute, two_workers, [task]) for _ in range(2)]:
+            done.result()
+
+
+def test_workers_of_another_environment_are_refused(
+    two_workers: ClusterExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {
+        "client": {"packages": {"neonet3d": "0.1.0"}},
+        "workers": {"tcp://far": {"packages": {"neonet3d": "0.0.9"}}},
+    }
+    monkeypatch.setattr(type(two_workers.client), "get_versions", lambda *_, **__: found)
+    with (
+        pytest.raises(InputError, match=r"tcp://far has neonet3d 0\.0\.9, and here is 0\.1\.0"),
+        scheduler_at(two_workers.client.scheduler.address),
+    ):
+        pass
+    threads = {"tcp://far": 8}
+    monkeypatch.setattr(type(two_workers.client), "nthreads", lambda _: threads)
+    with (
+        pytest.raises(InputError, match="several tasks at a time"),
+        scheduler_at(two_workers.client.scheduler.address),
+    ):
+        pass
+
+
+def test_a_study_without_workers_gives_up(
+    two_workers: ClusterExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "LONELY_SECONDS", 0.2)
+    monkeypatch.setattr(type(two_workers.client), "nthreads", lambda _: {})
+    with pytest.raises(RunError, match="no worker for minutes"):
+        execute(two_workers, [at(tmp_path, "alone", fail)])
 
 
 def test_nobody_at_the_address(monkeypatch: pytest.MonkeyPatch) -> None:

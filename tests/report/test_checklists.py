@@ -47,8 +47,8 @@ def test_every_item_is_there_once_and_answered_or_left_to_the_authors(
         for item, (number, _, text) in zip(items, found, strict=True):
             assert number == item["number"]
             assert text.startswith("**Authors:**") == ("answer" not in item)
-        n = sum("answer" in item for item in items)
-        assert f"({n} of {ITEMS[name]} items have an answer" in written[name]
+        whole = sum("answer" in item and "author" not in item for item in items)
+        assert f"(of {ITEMS[name]} items the run answers {whole}," in written[name]
 
 
 def test_answers_have_the_figures_of_the_run(written: dict[str, str], own_run: Path) -> None:
@@ -59,8 +59,12 @@ def test_answers_have_the_figures_of_the_run(written: dict[str, str], own_run: P
     assert auc in claim["32"]
     assert auc in tripod["23a"]
     assert claim["19"].startswith("2 folds, stratified by outcome")
-    assert tripod["21"] == "6 and 3 in every arm."
-    assert claim["36"].startswith("Held out in each fold, with pni of all: 1 of 3, 2 of 3.")
+    assert tripod["21"].startswith("Predicted in every arm: 6 cases, 3 events.")
+    assert "Trained on, fold by fold: 3 cases, 2 events, 3 cases, 1 events." in tripod["21"]
+    per_fold = "Held out, fold by fold: 3 cases, 1 with pni, 3 cases, 2 with pni."
+    assert claim["36"].startswith(per_fold)
+    assert claim["35"].startswith("6 cases of 6 participants were held out and predicted; none")
+    assert "In 1 of 6 held-out scans NeoSeg found no tumour" in claim["12"]
     assert "LEAKY" not in written["claim-2024"]
     for arm in results.arms:
         assert interval_text(arm.auc) in written["model-card"]
@@ -84,3 +88,17 @@ def test_own_splits_and_leaky_arms_are_told(own_run: Path) -> None:
     claim = {number: text for number, _, text in rows(texts["claim-2024"])}
     assert "the user's own" in claim["19"]
     assert "but for the arms marked LEAKY" in claim["20"]
+
+
+def test_paths_of_the_command_and_clinical_columns(own_run: Path) -> None:
+    manifest = json.loads((own_run / "manifest.json").read_text())
+    manifest["command"] = "neonet3d study pni /home/smith/cohort runs/1 --set a=/x/y"
+    (own_run / "manifest.json").write_text(json.dumps(manifest))
+    config = yaml.safe_load((own_run / "config.yaml").read_text())
+    config["clinical"]["columns"] = ["age", "ca19_9"]
+    (own_run / "config.yaml").write_text(yaml.safe_dump(config))
+    texts = {path.stem: path.read_text("utf-8") for path in write_checklists(own_run)}
+    assert "`neonet3d study pni cohort 1 --set y`" in texts["model-card"]
+    assert all("smith" not in text for text in texts.values())
+    tripod = {number: text for number, _, text in rows(texts["tripod-ai"])}
+    assert "columns age, ca19_9 in the clinical model" in tripod["9a"]

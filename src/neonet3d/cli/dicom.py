@@ -19,7 +19,8 @@ def dicom(
     ],
     out: OutPath,
     mask: Annotated[
-        Path, typer.Option(help="NIfTI label map of the scan, as 'segment predict' wrote it.")
+        Path,
+        typer.Option(help="Label map of the scan, as 'segment predict' wrote it: <case>.nii.gz."),
     ],
     segmenter: Annotated[
         Path, typer.Option(help="The segmenter that drew it: names of the classes, and version.")
@@ -36,13 +37,10 @@ def dicom(
     prediction: Annotated[
         Path | None,
         typer.Option(
-            help="JSON of 'classify predict --json': its probability goes into the report.",
+            help="Output of 'classify predict --json': what it says of the mask's case goes into "
+            "the report.",
             show_default=False,
         ),
-    ] = None,
-    case: Annotated[
-        str | None,
-        typer.Option(help="The scan's case in --prediction, where it has several."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,71 +51,76 @@ def dicom(
     from neonet3d.cohort.folder import new_folder
     from neonet3d.cohort.volume import read_label_map
     from neonet3d.engine.artefact import read_card
-    from neonet3d.errors import InputError
     from neonet3d.report.dicom_report import write_structured_report
     from neonet3d.report.dicom_segmentation import Algorithm, write_segmentation
     from neonet3d.report.dicom_series import SourceSeries
+    from neonet3d.segmentation.evaluate import require_same_classes
 
-    if case is not None and prediction is None:
-        raise InputError("--case names a case of --prediction. Give both or neither.")
     card = read_card(segmenter, kind="Segmenter")
+    schema, case = card.schema_, mask.name.removesuffix(".gz").removesuffix(".nii")
+    require_same_classes(mask.parent, schema)
     said = None if prediction is None else _probability(prediction, case)
     source = SourceSeries.open(series, choose)
-    schema = card.schema_
-    found = read_label_map(mask, n_classes=len(schema))
-    frames = source.in_slices(found, n_classes=len(schema), name=mask.name)
-    segmentation = write_segmentation(
+    frames = source.in_slices(read_label_map(mask, n_classes=len(schema)), schema, name=mask.name)
+    segments = write_segmentation(
         source, frames, schema, Algorithm.of("NeoSeg", card.weights_sha256)
     )
-    report = write_structured_report(source, segmentation, said)
+    report = write_structured_report(source, segments, said)
     with new_folder(out) as folder:
-        segmentation.save_as(folder / "segmentation.dcm")
+        segments.dataset.save_as(folder / "segmentation.dcm")
         report.save_as(folder / "report.dcm")
-    segments = [
-        str(segmentation.get_segment_description(number).segment_label)
-        for number in segmentation.segment_numbers
-    ]
+    volumes = {
+        str(segments.dataset.get_segment_description(number).segment_label): round(ml, 3)
+        for number, ml in segments.volumes_ml.items()
+    }
+    sure = None if said is None else said.sureness
+    strange = sure is not None and sure.unfamiliar
     show(
         {
             "segmentation": str(out / "segmentation.dcm"),
             "report": str(out / "report.dcm"),
-            "segments": segments,
+            "volumes_ml": volumes,
+            "probability": None if said is None else said.value,
+            "unfamiliar": None if sure is None else strange,
         },
         as_json=as_json,
-        sentence=f"{out}: segmentation.dcm ({', '.join(segments)}) and report.dcm, unverified. "
-        "They carry the identifiers of the series. Research use only; not a medical device.",
+        sentence=f"{out}: segmentation.dcm ({', '.join(volumes)}) and report.dcm, unverified. "
+        + ("The case is UNLIKE the training cases; the report says so. " if strange else "")
+        + "They carry the identifiers of the series. Research use only; not a medical device.",
     )
 
 
-def _probability(path: Path, case: str | None) -> ReportedProbability:
-    """Of one case of what ``classify predict --json`` printed.
+def _probability(path: Path, case: str) -> ReportedProbability:
+    """What ``classify predict --json`` printed of one case.
 
     Raises:
-        InputError: another file, an unknown case, or several and none named.
+        InputError: another file, or one that does not have the case.
     """
-    import json
+    from pydantic import ValidationError
 
     from neonet3d.errors import InputError
-    from neonet3d.report.dicom_report import ReportedProbability
+    from neonet3d.report.dicom_report import ReportedProbability, Sureness
     from neonet3d.report.dicom_segmentation import Algorithm
+    from neonet3d.report.said import Said
 
     try:
-        said = json.loads(path.read_text())
-        probability, model = said["probability"], said["model"]
-        algorithm = Algorithm.of(model["kind"], model["weights_sha256"])
-        outcome, certainty = said["outcome"], said["certainty"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = Said.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
         raise InputError(
-            f"{path} is not what 'neonet3d classify predict --json' prints ({error}). Run it on "
-            "the scan's crop and keep its output."
+            f"{path} is not what 'neonet3d classify predict --json' prints "
+            f"({type(error).__name__}). Run it on the scan's crop and keep its output."
         ) from error
-    if case is None and len(probability) == 1:
-        case = next(iter(probability))
-    if case not in probability:
+    if case not in said.probability:
         raise InputError(
-            f"{path} has {len(probability)} cases and "
-            + ("none is chosen" if case is None else f"{case} is none of them")
-            + f". Say --case with one of them, such as {next(iter(probability), 'none')}."
+            f"{path} says nothing of {case}, the case that the mask is named after. Predict the "
+            "crop of the same scan, or give the mask of the case that was predicted."
         )
-    low, high = certainty.get(case, {}).get("interval", (None, None))
-    return ReportedProbability(outcome, probability[case], low, high, algorithm)
+    sure = said.certainty.get(case)
+    return ReportedProbability(
+        said.outcome,
+        said.probability[case],
+        None
+        if sure is None
+        else Sureness(*sure.interval, may_be=tuple(sure.may_be), unfamiliar=sure.unfamiliar),
+        Algorithm.of(said.model.kind, said.model.weights_sha256),
+    )

@@ -83,12 +83,14 @@ def pni(
     settings = resolve(preset, config, overrides, seed)
     if leaky:
         settings = with_leaky_twin(settings)
+    if scheduler is not None:  # its workers have a working directory of their own
+        cohort, out = cohort.resolve(), out.resolve()
     opened = Cohort.open(cohort)
     _ = opened.outcomes  # refused before the run folder is made
     folds = None if splits is None else read_splits(splits, opened)
     title = "Perineural invasion, cross-validated"
-    with _executor(workers, scheduler) as execute:
-        _run(out, settings, lambda: opened, title, folds=folds, execute=execute, as_json=as_json)
+    executor = _executor(workers, scheduler)
+    _run(out, settings, lambda: opened, title, folds=folds, executor=executor, as_json=as_json)
 
 
 def demo(
@@ -164,7 +166,7 @@ def _run(
     *,
     as_json: bool,
     folds: Sequence[Fold] | None = None,
-    execute: Executor | None = None,
+    executor: AbstractContextManager[Executor] | None = None,
 ) -> None:
     from neonet3d.engine.executor import run_here
     from neonet3d.engine.run import RunFolder, command_line
@@ -177,9 +179,8 @@ def _run(
     with RunFolder.open(out, settings, command=command_line()) as run:
         with run.timed("phantom cohort"):
             patients = cohort()
-        results = run_pni_study(
-            patients, run, title=title, folds=folds, execute=execute or run_here
-        )
+        with executor or nullcontext(run_here) as execute:
+            results = run_pni_study(patients, run, title=title, folds=folds, execute=execute)
         run.update_manifest(
             wall_seconds=round(time.monotonic() - started, 1),
             peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),

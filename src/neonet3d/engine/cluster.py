@@ -1,70 +1,109 @@
 """Dask: the tasks of a study on the workers of one machine, or on those of any scheduler.
 
 ``distributed`` is of the ``[cluster]`` extra. Workers see the files of this process at the same
-paths, and do one task at a time each. A task whose worker dies is given to another, which goes on
-from what is on disk; a task that ends with an error ends the study.
+paths, and do one task at a time each. A task is handed out when what it waits for is done, and only
+to a worker that is free; if the worker dies, another goes on from what is on disk. A task that ends
+with an error ends the study.
 
-On a CPU the bytes are those of a serial run with as many threads a process: another number of
-threads rounds sums in another order.
+On a CPU a task's files are those of a serial run with as many threads a process, to the byte:
+another number of threads rounds sums in another order.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import torch
 
-from neonet3d.engine.executor import Record, Task, require_order, stage_timer
+from neonet3d.engine.executor import Record, Task, require_order
 from neonet3d.engine.progress import console
+from neonet3d.engine.run import stage_timer
 from neonet3d.errors import InputError, RunError
 from neonet3d.types import Advance
 
 if TYPE_CHECKING:
     from distributed import Client
 
-DEATHS = 3  # of workers at one task, before it is blamed for them
 START_SECONDS = 60
+LONELY_SECONDS = 300.0  # without any worker, before a study gives up
 SAME = ("neonet3d", "torch", "numpy", "python")
-HINT = "Install it with: pip install 'neonet3d[cluster]'."
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class ClusterExecutor:
-    """Does tasks on the workers of a Dask scheduler (an ``executor.Executor``)."""
+    """Does tasks on the workers of a Dask scheduler (an ``executor.Executor``).
+
+    Attributes:
+        threads: of torch in a worker; None leaves it to the worker.
+    """
 
     client: Client
+    threads: int | None = None
 
     def __call__(self, tasks: Sequence[Task], record: Record, advance: Advance) -> None:
-        """As ``executor.run_here``, side by side.
+        """As ``executor.run_here``, side by side; stages are recorded when their task is done.
 
         Raises:
-            RunError: a task at which ``DEATHS`` workers died, one after the other.
+            RunError: a task at which several workers died one after the other, a scheduler that is
+                gone, or no worker for ``LONELY_SECONDS``.
         """
-        from distributed import as_completed
         from distributed.scheduler import KilledWorker
 
         require_order(tasks)
-        futures: dict[str, Any] = {}
-        for task in tasks:
-            waits = [futures[name] for name in task.after]
-            futures[task.name] = self.client.submit(_work, task, waits, key=task.name, pure=False)
+        waiting, done = list(tasks), set[str]()
+        running: dict[Any, Task] = {}
+        seen = time.monotonic()
         try:
-            for done in as_completed(futures.values()):
-                for stage, seconds in done.result():
-                    record(stage, seconds)
-                advance()
+            while waiting or running:
+                free = self._workers() - len(running)
+                if self._workers():
+                    seen = time.monotonic()
+                elif time.monotonic() - seen > LONELY_SECONDS:
+                    raise RunError(
+                        "There has been no worker for minutes. Start workers, then the same "
+                        "command again. What is done is kept."
+                    )
+                for task in [t for t in waiting if done.issuperset(t.after)][: max(0, free)]:
+                    key = f"{task.name} {uuid4().hex}"  # a scheduler may have other studies too
+                    future = self.client.submit(_work, task, self.threads, key=key, pure=False)
+                    running[future] = task
+                    waiting.remove(task)
+                for future in [one for one in running if one.done()]:
+                    task = running[future]
+                    for stage, seconds in future.result():
+                        record(stage, seconds)
+                    del running[future]  # its result is needed no more, wherever it lies
+                    done.add(task.name)
+                    advance()
+                time.sleep(0.05)
         except KilledWorker as error:
+            name = str(error.task).rpartition(" ")[0]
             raise RunError(
-                f"{DEATHS} workers died one after the other at '{error.task}'. They may want more "
-                "memory: use fewer of them, and start the same command again. What is done is kept."
+                f"{error.allowed_failures + 1} workers died one after the other at '{name}'. They "
+                "may want more memory: use fewer of them, and start the same command again. What "
+                "is done is kept."
+            ) from error
+        except CancelledError as error:
+            raise RunError(
+                "The scheduler is gone. Start it and the same command again. What is done is kept."
             ) from error
         finally:
-            self.client.cancel(list(futures.values()), force=True)
+            with suppress(Exception):  # of a client whose scheduler is gone
+                self.client.cancel(list(running))
+
+    def _workers(self) -> int:
+        return len(self.client.nthreads())
 
 
 @contextmanager
@@ -75,11 +114,13 @@ def local_cluster(workers: int) -> Iterator[ClusterExecutor]:
         InputError: no ``distributed``, or more workers than GPUs or cores.
     """
     distributed = _import_distributed()
-    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    gpus, cores = torch.cuda.device_count(), _cores()
     most, what = (gpus, "GPUs") if gpus else (cores, "cores")
     if not 1 <= workers <= most:
         raise InputError(f"{workers} workers cannot share {most} {what}. Ask for 1 to {most}.")
     threads = max(1, cores // workers)
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = given.split(",") if given else [str(number) for number in range(gpus)]
     specs = {
         number: {
             "cls": distributed.Nanny,
@@ -89,8 +130,7 @@ def local_cluster(workers: int) -> Iterator[ClusterExecutor]:
                 "host": "127.0.0.1",
                 "dashboard": False,
                 "silence_logs": logging.ERROR,
-                "env": {"OMP_NUM_THREADS": str(threads), "DASK_LOGGING__DISTRIBUTED": "error"}
-                | ({"CUDA_VISIBLE_DEVICES": str(number)} if gpus else {}),
+                "env": {"CUDA_VISIBLE_DEVICES": visible[number]} if gpus else {},
             },
         }
         for number in range(workers)
@@ -100,10 +140,12 @@ def local_cluster(workers: int) -> Iterator[ClusterExecutor]:
         "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
     }
     with (
-        distributed.SpecCluster(workers=specs, scheduler=scheduler, silence_logs=True) as cluster,
+        distributed.SpecCluster(
+            workers=specs, scheduler=scheduler, silence_logs=logging.ERROR
+        ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        yield ClusterExecutor(client)
+        yield ClusterExecutor(client, threads)
 
 
 @contextmanager
@@ -111,7 +153,8 @@ def scheduler_at(address: str) -> Iterator[ClusterExecutor]:
     """The workers of a scheduler that runs somewhere, such as one of dask-jobqueue.
 
     Raises:
-        InputError: no ``distributed``, nobody at the address, or no worker.
+        InputError: no ``distributed``, nobody at the address, no worker, or workers that do several
+            tasks at a time or have other packages.
     """
     distributed = _import_distributed()
     try:
@@ -129,16 +172,22 @@ def scheduler_at(address: str) -> Iterator[ClusterExecutor]:
                 f"The scheduler at {address} has had no worker for {START_SECONDS} seconds. "
                 "Start workers in this environment, with the study's folders mounted."
             ) from error
-        _require_same_packages(client)
+        _require_fit(client)
         yield ClusterExecutor(client)
 
 
-def _require_same_packages(client: Client) -> None:
+def _require_fit(client: Client) -> None:
     """A worker that cannot read a task leaves the study waiting for ever.
 
     Raises:
-        InputError: workers with another version of what computes.
+        InputError: workers of several threads, or with another version of what computes.
     """
+    several = [address for address, threads in client.nthreads().items() if threads != 1]
+    if several:
+        raise InputError(
+            f"The worker at {several[0]} does several tasks at a time, and trainings would share "
+            "one process. Start workers with --nthreads 1."
+        )
     found: Any = client.get_versions(packages=list(SAME))
     own = found["client"]["packages"]
     for address, of in found["workers"].items():
@@ -156,15 +205,42 @@ def _import_distributed() -> Any:
         import dask
         import distributed
     except ModuleNotFoundError as error:
-        raise InputError(f"A cluster needs dask's distributed. {HINT}") from error
+        raise InputError(
+            "A cluster needs dask's distributed. Install it with: pip install 'neonet3d[cluster]'."
+        ) from error
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    dask.config.set({"distributed.scheduler.allowed-failures": DEATHS - 1})
+    # Dask would give every worker one thread, and this process too.
+    environ = "distributed.nanny.pre-spawn-environ"
+    dask.config.set({f"{environ}.{name}": None for name in THREAD_VARIABLES})
     return distributed
 
 
-def _work(task: Task, waited_for: object) -> list[tuple[str, float]]:
-    """On a worker, which has no terminal: the stages and their seconds."""
+def _cores() -> int:
+    """That this process may use, where the system says it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _work(task: Task, threads: int | None) -> list[tuple[str, float]]:
+    """On a worker, which has no terminal: the stages and their seconds.
+
+    A worker that was given up, or one of a command that was stopped, may still be at the task: the
+    lock is waited for, and the kernel takes it back from the dead.
+    """
     console.quiet = True
+    if threads is not None:
+        torch.set_num_threads(threads)
     stages: list[tuple[str, float]] = []
-    task.work(stage_timer(lambda stage, seconds: stages.append((stage, seconds))))
+    with _lock(task):
+        task.work(stage_timer(lambda stage, seconds: stages.append((stage, seconds))))
     return stages
+
+
+@contextmanager
+def _lock(task: Task) -> Iterator[None]:
+    task.locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(task.name.encode()).hexdigest()[:16]
+    with (task.locks / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -7,17 +7,13 @@ but names of stages and their seconds comes back from it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from neonet3d.engine.run import Timer
+from neonet3d.engine.run import Record, Timer, stage_timer
 from neonet3d.types import Advance
-
-Record = Callable[[str, float], None]
-"""Told the kind of a stage and its seconds (``RunFolder.record``)."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +23,13 @@ class Task:
     Attributes:
         name: no other task of the same list has it.
         work: called with a timer for its stages; importable by name, since it is sent to workers.
+        locks: folder of the files by which workers keep a second start of the task out.
         after: names of earlier tasks of the list, whose files it reads.
     """
 
     name: str
     work: Callable[[Timer], None]
+    locks: Path
     after: tuple[str, ...] = ()
 
 
@@ -42,7 +40,7 @@ class Executor(Protocol):
         """Do all tasks; the first error ends it and is raised.
 
         Args:
-            record: called after each stage of a task.
+            record: told every stage of a task and its seconds, once the task is done at the latest.
             advance: called after each task.
 
         Raises:
@@ -56,18 +54,6 @@ def run_here(tasks: Sequence[Task], record: Record, advance: Advance) -> None:
     for task in tasks:
         task.work(stage_timer(record))
         advance()
-
-
-def stage_timer(record: Record) -> Timer:
-    """A timer that tells ``record`` what it measured, unless the stage failed."""
-
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        record(stage, round(time.monotonic() - started, 2))
-
-    return timed
 
 
 def require_order(tasks: Sequence[Task]) -> None:

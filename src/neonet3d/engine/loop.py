@@ -230,7 +230,9 @@ def _resume(
             average[name].copy_(tensors[f"average/{name}"])
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 value = tensors[f"moment/{key}/{name}"]
-                if key != "step":  # laid out as the parameter is: the fused kernel relies on it
+                if key == "step":
+                    value = value.to(parameter.device)
+                else:  # laid out as the parameter is: the fused kernel relies on it
                     value = torch.empty_like(parameter).copy_(value)
                 optimizer.state[parameter][key] = value
         for name, buffer in objective.named_buffers():

@@ -31,6 +31,22 @@ Timer = Callable[[str], AbstractContextManager[None]]
 """Given the kind of a stage, a context that logs how long it took."""
 
 
+Record = Callable[[str, float], None]
+"""Told the kind of a stage and its seconds."""
+
+
+def stage_timer(record: Record) -> Timer:
+    """A timer that tells ``record`` what it measured, unless the stage failed."""
+
+    @contextmanager
+    def timed(stage: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        record(stage, round(time.monotonic() - started, 2))
+
+    return timed
+
+
 def untimed(stage: str) -> AbstractContextManager[None]:
     """A timer that logs nothing, for stages outside a run folder."""
     return nullcontext()
@@ -103,12 +119,9 @@ class RunFolder:
         """Log how long a stage took in this start of the run."""
         self.log(stage=stage, seconds=seconds)
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
+    def timed(self, stage: str) -> AbstractContextManager[None]:
         """Measure and ``record`` a stage of this process."""
-        started = time.monotonic()
-        yield
-        self.record(stage, round(time.monotonic() - started, 2))
+        return stage_timer(self.record)(stage)
 
 
 def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:

@@ -37,7 +37,7 @@ def _transform(blocks: Float[Tensor, "b 8 n"]) -> Float[Tensor, "b 8 n"]:
     """Of the voxels of each 2x2x2 block (along z, y, x) to its bands, and back: its own inverse.
 
     One product, which is several times as fast as a pass along each axis; the scale comes after it,
-    so that a constant has exactly no detail.
+    so that a constant has no detail, but for what rounding leaves.
     """
     with torch.autocast(blocks.device.type, enabled=False):
         return (_signs(blocks.dtype, blocks.device) @ blocks) * 8**-0.5

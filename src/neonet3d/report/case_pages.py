@@ -27,7 +27,7 @@ def write_case_pages(run: Path, advance: Advance = no_advance) -> tuple[Path, ..
     """Write ``cases-fold-K.html`` of every fold of a finished study.
 
     Cases appear by their number in the cohort's table. One without a liver in NeoSeg's mask is left
-    out: there is nothing to look at.
+    out, since there is nothing to look at, and so is a fold of such cases alone.
 
     Args:
         advance: called after each fold.
@@ -47,6 +47,9 @@ def write_case_pages(run: Path, advance: Advance = no_advance) -> tuple[Path, ..
         held_out = Cohort.open(paths.crops)
         without = cut_without_liver(held_out)
         held_out = held_out.subset(case for case in held_out if case.name not in without)
+        if len(held_out) == 0:
+            advance()
+            continue
         classifier = Classifier.load(paths.classifier(arm.classifier))
         found = classifier.assess(held_out, allow_no_tumour=True)
         generator = LatentGenerator.load(paths.generator)
@@ -63,6 +66,6 @@ def _first_patten(config: Config) -> Arm:
         if arm.settings.model == "patten" and not arm.settings.leaky:
             return arm
     raise InputError(
-        "The study has no PattenNet among its arms, and only a PattenNet's cases have pages. "
+        "The study has no PattenNet among its honest arms, and only its cases have pages. "
         "Add {model: patten} to study.arms and start the run again; what is done stays."
     )

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.report import wording
 from neonet3d.study.results import Arm, StudyResults
@@ -49,7 +50,8 @@ def write_checklists(run: Path) -> tuple[Path, ...]:
             sections=sections,
             manifest=facts["manifest"],
             n_items=len(items),
-            n_answered=sum("answer" in item for item in items),
+            n_answered=sum("answer" in item and "author" not in item for item in items),
+            n_partly=sum("answer" in item and "author" in item for item in items),
         )
     paths = tuple(run / f"{name}.md" for name in written)
     for path, text in zip(paths, written.values(), strict=True):
@@ -74,7 +76,7 @@ def _facts(run: Path) -> dict[str, Any]:
     manifest = json.loads((run / "manifest.json").read_text("utf-8"))
     config = yaml.safe_load((run / "config.yaml").read_text("utf-8"))
     first, folds = results.arms[0], sorted(set(results.folds))
-    held_out = Counter(results.folds)
+    held_out, n_positive = Counter(results.folds), sum(results.outcomes)
     positive = Counter(f for f, y in zip(results.folds, results.outcomes, strict=True) if y)
     return {
         "r": results,
@@ -82,22 +84,64 @@ def _facts(run: Path) -> dict[str, Any]:
         "config": config,
         "first": first,
         "manifest_seed": config["seed"],
+        "command": _without_folders(manifest["command"]),
+        "flow": _flow(run, results),
+        "missing": _missing(results, config),
+        "stopping": (
+            "early stopping on patients of the training fold"
+            if config["segmenter"]["validation_share"] > 0
+            else "the averaged weights after the last step"
+        ),
+        "rules": "; ".join(one.rule for one in first.judgement.operating) or "none",
         "own_splits": "--splits" in manifest["command"],
         "leaky": any(arm.leaky for arm in results.arms),
         "n_folds": len(folds),
-        "n_positive": sum(results.outcomes),
+        "n_positive": n_positive,
         "titles": "; ".join(arm.title for arm in results.arms),
-        "per_fold": ", ".join(f"{positive[f]} of {held_out[f]}" for f in folds),
+        "per_fold": ", ".join(
+            f"{held_out[f]} cases, {positive[f]} with {results.outcome}" for f in folds
+        ),
+        "trained_on": ", ".join(
+            f"{len(results.cases) - held_out[f]} cases, {n_positive - positive[f]} events"
+            for f in folds
+        ),
         "fold_aucs": ", ".join(wording.number(value) for value in first.fold_aucs),
         "membership": ", ".join(wording.number(one.value) for one in results.membership),
         "synthetic": _synthetic(results),
         "headline": (
             f"First arm ({first.title}): AUC {wording.interval_text(first.auc)} "
-            f"({first.auc.method}), pooled over {len(results.cases)} held-out patients."
+            f"({first.auc.method}), pooled over {len(results.cases)} held-out cases."
         ),
         "calibration": _calibration(first),
         "operating": _operating(first),
     }
+
+
+def _without_folders(command: str) -> str:
+    """A command whose paths have lost their folders, which say where and sometimes whose."""
+    return " ".join(word.rstrip("/").rpartition("/")[2] or word for word in command.split())
+
+
+def _flow(run: Path, results: StudyResults) -> str:
+    """How many of the cohort's cases and participants were predicted."""
+    crops = Cohort.open(run / "crops")
+    people = len({case.participant for case in crops if case.name in results.cases})
+    n, left = len(results.cases), len(crops) - len(results.cases)
+    others = f"{left} of the cohort are held out in no fold" if left else "none was left out"
+    return f"{n} cases of {people} participants were held out and predicted; {others}."
+
+
+def _missing(results: StudyResults, config: dict[str, Any]) -> str:
+    said = "Cases without a mask or an outcome are refused"
+    if "tumour" not in results.classes:
+        return said + "."
+    where = "whole liver" if config["roi"]["around"] == "liver" else "middle of the liver"
+    n, lost = len(results.cases), results.no_tumour_found
+    return (
+        f"{said}, and so are cases whose reference mask has no tumour. In {lost} of {n} held-out "
+        f"scans NeoSeg found no tumour; there the {where} was classified, or, where it found no "
+        "liver either, the prevalence of the training cases taken. All are in every figure."
+    )
 
 
 def _synthetic(results: StudyResults) -> str:

@@ -61,7 +61,11 @@ class Arm:
         of = self.settings
         data = "synthetic" if of.data == "pretrain" else of.data
         parts = [data] if of.share is None else [data, f"{of.share:g}"]
-        return "-".join(parts + [LEAKY] * of.leaky)
+        return "-".join(parts + [LEAKY] * (of.leaky and self.has_synthetic))
+
+    @property
+    def has_synthetic(self) -> bool:
+        return self.settings.data not in ("real", "classic")
 
     @property
     def title(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -62,6 +62,13 @@ class FoldWork:
     config: Config
     paths: FoldPaths
 
+    def task(
+        self, stage: str, work: Callable[..., None], *arguments: Arm, after: tuple[str, ...] = ()
+    ) -> Task:
+        """A task that calls ``work(self, *arguments, timed)``."""
+        name, locks = f"{self.fold.name}: {stage}", self.paths.root.parent / ".locks"
+        return Task(name, partial(work, self, *arguments), locks, after)
+
 
 def fold_tasks(work: FoldWork, after: Sequence[str] = ()) -> list[Task]:
     """Every stage of one fold; stages that stand are not run again.
@@ -73,9 +80,9 @@ def fold_tasks(work: FoldWork, after: Sequence[str] = ()) -> list[Task]:
     name, fitted = work.fold.name, [task.name for task in training]
     return [
         *training,
-        Task(f"{name}: masks", partial(_segment_held_out, work), (f"{name}: segmenter",)),
-        Task(f"{name}: pairs", partial(_sample_held_out, work), (f"{name}: generator",)),
-        Task(f"{name}: predictions", partial(_predict, work), (*fitted, f"{name}: masks")),
+        work.task("masks", _segment_held_out, after=(f"{name}: segmenter",)),
+        work.task("pairs", _sample_held_out, after=(f"{name}: generator",)),
+        work.task("predictions", _predict, after=(*fitted, f"{name}: masks")),
     ]
 
 
@@ -85,17 +92,19 @@ def training_tasks(work: FoldWork, after: Sequence[str] = ()) -> list[Task]:
     But for leaky arms, whose generator (``paths.leaky_generator``) did, in ``after``.
     """
     name = work.fold.name
-    models = (f"{name}: segmenter", f"{name}: generator")
+    segmenter, generator = f"{name}: segmenter", f"{name}: generator"
     tasks = {
-        models[0]: Task(models[0], partial(_train_segmenter, work)),
-        models[1]: Task(models[1], partial(_train_generator, work)),
+        segmenter: work.task("segmenter", _train_segmenter),
+        generator: work.task("generator", _train_generator),
     }
     for arm in study_arms(work.config):
-        data, classifier = f"{name}: data {arm.data_set}", f"{name}: {arm.classifier}"
-        waits = (*models, *after) if arm.settings.leaky else models
+        data, classifier = f"data {arm.data_set}", arm.classifier
+        waits = (segmenter, generator) if arm.has_synthetic else (generator,)
+        waits = (*waits, *after) if arm.settings.leaky else waits
         # Arms that differ in what they are judged on share a classifier, and others a data set.
-        tasks.setdefault(data, Task(data, partial(_make_training_set, work, arm), waits))
-        tasks.setdefault(classifier, Task(classifier, partial(_train_arm, work, arm), (data,)))
+        made, trained = f"{name}: {data}", f"{name}: {classifier}"
+        tasks.setdefault(made, work.task(data, _make_training_set, arm, after=waits))
+        tasks.setdefault(trained, work.task(classifier, _train_arm, arm, after=(made, *waits)))
     return list(tasks.values())
 
 
@@ -152,7 +161,11 @@ def _predict(work: FoldWork, timed: Timer) -> None:
     with timed("predict"):
         arms = study_arms(work.config)
         models = [read_card(paths.classifier(arm.classifier)).weights_sha256 for arm in arms]
-        key = fingerprint("predictions", [arm.key for arm in arms], models, _held_out_key(work))
+        patches = [(paths.crops / ".done").read_text()]
+        patches += [case.digest() for case in work.crops.held_out]
+        key = fingerprint(
+            "predictions", [arm.key for arm in arms], models, patches, _held_out_key(work)
+        )
         by_masks = {"predicted": Cohort.open(paths.crops), "reference": work.crops.held_out}
         once(
             paths.predictions.parent,

@@ -81,13 +81,14 @@ def run_pni_study(
     if any(arm.settings.leaky for arm in study_arms(config)):
         everyone = Fold("everyone", crops, crops.subset([]))
         out = works[0].paths.leaky_generator
-        tasks.append(Task("leaky generator", partial(_train_leaky, everyone, config, out)))
+        work = partial(_train_leaky, everyone, config, out)
+        tasks.append(Task("leaky generator", work, run.path / ".locks"))
         leak = [tasks[0].name]
-    for work in works:
-        tasks += fold_tasks(work, after=leak)
+    for one in works:
+        tasks += fold_tasks(one, after=leak)
     with progress("stages of all folds", len(tasks)) as advance:
         execute(tasks, run.record, advance)
-    finished = [FinishedFold(work.fold, work.crops, work.paths) for work in works]
+    finished = [FinishedFold(one.fold, one.crops, one.paths) for one in works]
     with run.timed("evaluate"):
         results = summarise_study(
             cohort, finished, run.path / "log.jsonl", title=title, config=config
