@@ -28,6 +28,7 @@ from neonet3d.cohort.layout import (
     read_description,
     survey_participants,
 )
+from neonet3d.cohort.notebook import table_html
 from neonet3d.cohort.volume import (
     Volume,
     write_atomically,
@@ -95,6 +96,20 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.cases)
+
+    def _repr_html_(self) -> str:
+        """How many of what, for notebooks; no case is named."""
+        known = [case.outcome for case in self.cases if case.outcome is not None]
+        rows = [
+            ("cases", str(len(self))),
+            ("participants", str(len({case.participant for case in self.cases}))),
+            ("with a mask", str(sum(case.mask_path is not None for case in self.cases))),
+            ("synthetic", str(sum(case.synthetic for case in self.cases))),
+            ("classes", ", ".join(self.schema.names)),
+        ]
+        if self.outcome_name is not None:
+            rows.append((f"{self.outcome_name} = 1", f"{sum(known)} of {len(known)}"))
+        return table_html(("cohort", ""), rows)
 
     def __iter__(self) -> Iterator[Case]:
         return iter(self.cases)

@@ -18,6 +18,7 @@ from nibabel import orientations
 
 from neonet3d.cohort.label_names import LABEL_INTENT, label_table
 from neonet3d.cohort.nifti import NiftiFile, corners_mm, farthest_corner_mm, read_nifti
+from neonet3d.cohort.notebook import facts_html, slices_html
 from neonet3d.cohort.stream import deflate
 from neonet3d.errors import InputError
 from neonet3d.types import Affine, ImageArray, LabelMap, LabelSchema, Shape, Triple
@@ -61,6 +62,13 @@ class Volume:
     @property
     def voxel_volume_mm3(self) -> float:
         return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    def _repr_html_(self) -> str:
+        """Middle slices, for notebooks."""
+        spacing = " x ".join(f"{s:.3g}" for s in self.spacing_mm)
+        size = " x ".join(map(str, self.shape))
+        facts = {"": f"{size} voxels of {spacing} mm", "type": self.data.dtype}
+        return slices_html(self.data, self.spacing_mm) + facts_html(facts)
 
     def with_data(self, data: ImageArray | LabelMap) -> Volume:
         """The same place in the patient with other values."""

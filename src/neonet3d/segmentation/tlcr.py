@@ -40,6 +40,10 @@ class RoiCrop:
     label_map: Volume
     record: CropRecord
 
+    def _repr_html_(self) -> str:
+        """Image and mask, for notebooks."""
+        return self.image._repr_html_() + self.label_map._repr_html_()
+
     def place_back(self, label_map: LabelMap) -> Volume:
         """The inverse map: a mask drawn in the ROI (x, y, z), on the scan's own grid.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from neonet3d.cohort.notebook import table_html
 from neonet3d.metrics.calibration import CalibrationError, ReliabilityBin
 from neonet3d.metrics.fidelity import FidelityScore
 from neonet3d.metrics.interval import Interval
@@ -156,6 +157,17 @@ class StudyResults(Record):
     two_sample: Interval
     psnr_db: Interval
     seconds: dict[str, float]
+
+    def _repr_html_(self) -> str:
+        """The table of arms, for notebooks."""
+        rows = [
+            (arm.title, f"{arm.auc.value:.2f} [{arm.auc.low:.2f}, {arm.auc.high:.2f}]")
+            for arm in self.arms
+        ]
+        if self.ceiling_auc is not None:
+            best = self.ceiling_auc
+            rows.append(("best reachable", f"{best.value:.2f} [{best.low:.2f}, {best.high:.2f}]"))
+        return table_html(("arm", "pooled AUC [95 %]"), rows)
 
     @classmethod
     def read(cls, run: Path) -> StudyResults:
