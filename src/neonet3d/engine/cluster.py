@@ -42,14 +42,9 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass(frozen=True)
 class ClusterExecutor:
-    """Does tasks on the workers of a Dask scheduler (an ``executor.Executor``).
-
-    Attributes:
-        threads: of torch in a worker; None leaves it to the worker.
-    """
+    """Does tasks on the workers of a Dask scheduler (an ``executor.Executor``)."""
 
     client: Client
-    threads: int | None = None
 
     def __call__(self, tasks: Sequence[Task], record: Record, advance: Advance) -> None:
         """As ``executor.run_here``, side by side; stages are recorded when their task is done.
@@ -76,7 +71,7 @@ class ClusterExecutor:
                     )
                 for task in [t for t in waiting if done.issuperset(t.after)][: max(0, free)]:
                     key = f"{task.name} {uuid4().hex}"  # a scheduler may have other studies too
-                    future = self.client.submit(_work, task, self.threads, key=key, pure=False)
+                    future = self.client.submit(_work, task, key=key, pure=False)
                     running[future] = task
                     waiting.remove(task)
                 for future in [one for one in running if one.done()]:
@@ -113,12 +108,12 @@ def local_cluster(workers: int) -> Iterator[ClusterExecutor]:
     Raises:
         InputError: no ``distributed``, or more workers than GPUs or cores.
     """
-    distributed = _import_distributed()
+    dask, distributed = _import_dask()
     gpus, cores = torch.cuda.device_count(), _cores()
     most, what = (gpus, "GPUs") if gpus else (cores, "cores")
     if not 1 <= workers <= most:
         raise InputError(f"{workers} workers cannot share {most} {what}. Ask for 1 to {most}.")
-    threads = max(1, cores // workers)
+    threads = str(max(1, cores // workers))
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     visible = given.split(",") if given else [str(number) for number in range(gpus)]
     specs = {
@@ -137,15 +132,24 @@ def local_cluster(workers: int) -> Iterator[ClusterExecutor]:
     }
     scheduler = {
         "cls": distributed.Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+        "options": {
+            "host": "127.0.0.1",
+            "port": 0,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",  # or it listens to the world, dashboard or not
+        },
     }
+    # Set before a worker starts: torch reads them when it is loaded.
+    environ = {f"distributed.nanny.pre-spawn-environ.{name}": threads for name in THREAD_VARIABLES}
     with (
+        _environment_kept(),
+        dask.config.set(environ),
         distributed.SpecCluster(
             workers=specs, scheduler=scheduler, silence_logs=logging.ERROR
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
-        yield ClusterExecutor(client, threads)
+        yield ClusterExecutor(client)
 
 
 @contextmanager
@@ -156,7 +160,7 @@ def scheduler_at(address: str) -> Iterator[ClusterExecutor]:
         InputError: no ``distributed``, nobody at the address, no worker, or workers that do several
             tasks at a time or have other packages.
     """
-    distributed = _import_distributed()
+    _, distributed = _import_dask()
     try:
         client = distributed.Client(address, timeout=START_SECONDS)
     except (OSError, ValueError) as error:
@@ -200,7 +204,7 @@ def _require_fit(client: Client) -> None:
                 )
 
 
-def _import_distributed() -> Any:
+def _import_dask() -> tuple[Any, Any]:
     try:
         import dask
         import distributed
@@ -209,10 +213,21 @@ def _import_distributed() -> Any:
             "A cluster needs dask's distributed. Install it with: pip install 'neonet3d[cluster]'."
         ) from error
     logging.getLogger("distributed").setLevel(logging.ERROR)
-    # Dask would give every worker one thread, and this process too.
-    environ = "distributed.nanny.pre-spawn-environ"
-    dask.config.set({f"{environ}.{name}": None for name in THREAD_VARIABLES})
-    return distributed
+    return dask, distributed
+
+
+@contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Dask sets its workers' variables in this process too, whose other children get them then."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _cores() -> int:
@@ -222,15 +237,13 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def _work(task: Task, threads: int | None) -> list[tuple[str, float]]:
+def _work(task: Task) -> list[tuple[str, float]]:
     """On a worker, which has no terminal: the stages and their seconds.
 
     A worker that was given up, or one of a command that was stopped, may still be at the task: the
     lock is waited for, and the kernel takes it back from the dead.
     """
     console.quiet = True
-    if threads is not None:
-        torch.set_num_threads(threads)
     stages: list[tuple[str, float]] = []
     with _lock(task):
         task.work(stage_timer(lambda stage, seconds: stages.append((stage, seconds))))

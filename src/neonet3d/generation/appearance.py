@@ -46,10 +46,16 @@ def fit_factors(
     """
     n_features = grams.shape[1]
     penalty = PENALTY * len(grams) * torch.eye(n * n_features, dtype=torch.float64)
-    # First the patients' own coefficients, shrunk; their principal directions.
-    own = torch.linalg.solve(
-        grams + SHRINKAGE * grams.mean(0) + PENALTY * torch.eye(n_features), moments
-    ).flatten(1)
+    # First the patients' own coefficients, shrunk; their principal directions. One by one: of a
+    # batch, torch (2.13) factorises several at once, each with MKL's threads, and these wait for
+    # each other for ever where ``torch.set_num_threads`` was called before.
+    shrunk = SHRINKAGE * grams.mean(0) + PENALTY * torch.eye(n_features)
+    own = torch.stack(
+        [
+            torch.linalg.solve(gram + shrunk, moment).flatten()
+            for gram, moment in zip(grams, moments, strict=True)
+        ]
+    )
     left, values, _ = torch.linalg.svd(own - own.mean(0), full_matrices=False)
     amplitudes = _unit_variance(left[:, :n] * values[:n])[0]
     for _ in range(ROUNDS):
