@@ -12,6 +12,7 @@ import pytest
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.engine.artefact import read_card
 from neonet3d.metrics.discrimination import auc
+from neonet3d.report.said import Said
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,9 @@ def test_held_out_cases_get_a_probability(
 ) -> None:
     crops = Cohort.open(trained.crops)
     found = run("classify", "predict", classifier, trained.crops, "--fold", "0/2", "--json").json()
+    said = Said.model_validate(found)  # what 'neonet3d dicom' reads
+    assert said.model.weights_sha256 == read_card(classifier).weights_sha256
+    assert set(said.certainty) == set(said.probability)
     assert found["outcome"] == "pni"
     held_out = [case for case in crops if case.name in found["probability"]]
     assert len(held_out) == len(found["probability"]) == 4

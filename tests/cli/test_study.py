@@ -144,3 +144,19 @@ def test_the_demo_goes_the_whole_way(
     results = StudyResults.read(tmp_path / "run")
     assert results.ceiling_auc is not None
     assert len(results.cases) == 8
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--workers", "10000"), "10000 workers cannot share"),
+        (("--workers", "2", "--scheduler", "tcp://127.0.0.1:9"), "Give one of them"),
+    ],
+)
+def test_workers_that_cannot_be_leave_no_run(
+    words: tuple[str, ...], sentence: str, scans: Any, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    done = run("study", "pni", scans.root, tmp_path / "run", "--preset", "demo", *words)
+    assert done.status == 2
+    assert sentence in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from neonet3d.cohort.cohort import Cohort
-from neonet3d.cohort.notebook import png, slices_html, table_html
+from neonet3d.cohort.notebook import slices_html, table_html
 from neonet3d.cohort.volume import Volume
 
 
@@ -20,13 +20,7 @@ def pictures(html: str) -> list[np.ndarray]:
     read = [
         matplotlib.image.imread(io.BytesIO(base64.b64decode(one)), format="png") for one in found
     ]
-    return [np.rint(one * 255).astype(np.uint8) for one in read]
-
-
-def test_a_png_is_read_back_as_it_was() -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    read = matplotlib.image.imread(io.BytesIO(png(pixels)), format="png")
-    assert np.array_equal(np.rint(read * 255).astype(np.uint8), pixels)
+    return [np.rint(one[..., :3] * 255).astype(np.uint8) for one in read]  # all opaque
 
 
 def test_middle_slices_in_true_proportions_with_the_right_on_the_left() -> None:

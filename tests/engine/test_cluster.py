@@ -23,13 +23,19 @@ pytest.importorskip("distributed", reason="the [cluster] extra is not installed"
 pytestmark = pytest.mark.filterwarnings("default")  # an error in Dask's own thread would hang
 
 
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
+    """Workers get this path, and import ``tests.engine`` by it."""
+    root = str(Path(__file__).parents[2])
+    sys.path.append(root)
+    yield
+    sys.path.remove(root)
+
+
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[ClusterExecutor]:
-    root = str(Path(__file__).parents[2])
-    sys.path.append(root)  # workers get this path, and import ``tests.engine`` by it
     with local_cluster(2) as executor:
         yield executor
-    sys.path.remove(root)
 
 
 def write(path: Path, wanted: tuple[Path, ...], timed: Timer) -> None:

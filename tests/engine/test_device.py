@@ -9,6 +9,7 @@ from neonet3d.engine.device import (
     SHORTEST_X,
     OneDnnConv3d,
     best_precision,
+    channels_last,
     cpu_has_fast_bf16,
     device_summary,
     fabric,
@@ -82,6 +83,24 @@ def test_onednn_computes_what_torch_does(stride: int) -> None:
     for batch in (1, 3):
         image = torch.randn(batch, 4, 9, 6, 5)
         torch.testing.assert_close(fast(image), plain(image), rtol=1e-5, atol=1e-5)
+
+
+def test_without_bf16_frozen_convolutions_go_to_onednn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("neonet3d.engine.device.best_precision", lambda: "32-true")
+    network = torch.nn.Sequential(torch.nn.Conv3d(4, 8, 3, padding=1), torch.nn.Conv3d(8, 8, 1))
+    ready_for_inference(network)
+    assert [type(layer) for layer in network] == [OneDnnConv3d, torch.nn.Conv3d]
+    calls, convolve = [], torch.mkldnn_convolution
+    monkeypatch.setattr(torch, "mkldnn_convolution", lambda *a: (calls.append(a), convolve(*a))[1])
+    network(torch.randn(1, 4, 4, 4, 4))
+    assert len(calls) == 1
+
+
+def test_channels_last_lays_weights_and_what_they_make_out() -> None:
+    network = channels_last(torch.nn.Sequential(torch.nn.Conv3d(4, 8, 3, padding=1)))
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last_3d)
+    made = network(torch.randn(2, 4, 4, 5, 6))
+    assert made.is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("x", [1, SHORTEST_X, 4, 6])

@@ -9,8 +9,6 @@ from neonet3d.engine.executor import Task, run_here
 from neonet3d.engine.run import Timer, stage_timer
 from neonet3d.errors import InputError
 
-NONE = Path()  # only a cluster locks
-
 
 def noting(name: str, done: list[str]) -> Callable[[Timer], None]:
     def work(timed: Timer) -> None:
@@ -20,11 +18,11 @@ def noting(name: str, done: list[str]) -> Callable[[Timer], None]:
     return work
 
 
-def test_tasks_are_done_in_their_order_and_their_stages_recorded() -> None:
+def test_tasks_are_done_in_their_order_and_their_stages_recorded(tmp_path: Path) -> None:
     done: list[str] = []
     recorded: list[tuple[str, float]] = []
     units: list[int] = []
-    tasks = [Task("a", noting("a", done), NONE), Task("b", noting("b", done), NONE, ("a",))]
+    tasks = [Task("a", noting("a", done), tmp_path), Task("b", noting("b", done), tmp_path, ("a",))]
     run_here(tasks, lambda *stage: recorded.append(stage), lambda n=1, note="": units.append(n))
     assert done == ["a", "b"]
     assert [stage for stage, _ in recorded] == ["stage of a", "stage of b"]
@@ -40,16 +38,16 @@ def test_tasks_are_done_in_their_order_and_their_stages_recorded() -> None:
     ],
 )
 def test_a_list_that_cannot_be_done_is_refused_before_anything_is(
-    names: tuple[str, str], after: tuple[tuple[str, ...], ...], said: str
+    names: tuple[str, str], after: tuple[tuple[str, ...], ...], said: str, tmp_path: Path
 ) -> None:
     done: list[str] = []
-    tasks = [Task(n, noting(n, done), NONE, a) for n, a in zip(names, after, strict=True)]
+    tasks = [Task(n, noting(n, done), tmp_path, a) for n, a in zip(names, after, strict=True)]
     with pytest.raises(ValueError, match=said):
         run_here(tasks, lambda *_: None, lambda *_: None)
     assert done == []
 
 
-def test_the_first_error_ends_it() -> None:
+def test_the_first_error_ends_it(tmp_path: Path) -> None:
     done: list[str] = []
 
     def fail(timed: Timer) -> None:
@@ -57,7 +55,7 @@ def test_the_first_error_ends_it() -> None:
             raise InputError("no such scan")
 
     recorded: list[str] = []
-    tasks = [Task("a", fail, NONE), Task("b", noting("b", done), NONE)]
+    tasks = [Task("a", fail, tmp_path), Task("b", noting("b", done), tmp_path)]
     with pytest.raises(InputError, match="no such scan"):
         run_here(tasks, lambda stage, _: recorded.append(stage), lambda *_: None)
     assert (done, recorded) == ([], [])  # what failed has no duration

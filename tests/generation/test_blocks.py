@@ -6,9 +6,11 @@ from torch import nn
 
 from neonet3d.generation.blocks import (
     ChannelNorm,
+    ConditionLinear,
     FilmBlock,
     ResidualBlock,
     SelfAttention,
+    group_norm,
     sinusoidal_embedding,
     zero_initialised,
 )
@@ -82,3 +84,21 @@ def test_sinusoids_lie_on_circles() -> None:
     torch.testing.assert_close(e[0], torch.tensor([1.0] * 4 + [0.0] * 4))
     torch.testing.assert_close(e[:, :4].square() + e[:, 4:].square(), torch.ones(3, 4))
     torch.testing.assert_close(e[:, 0], torch.cos(1000 * t))
+
+
+def test_conditions_stay_in_float32_under_autocast() -> None:
+    layer, condition = ConditionLinear(6, 4), torch.randn(2, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.nn.Linear(6, 4)(condition).dtype == torch.bfloat16
+        told = layer(condition)
+    assert told.dtype == torch.float32
+    torch.testing.assert_close(told, condition @ layer.weight.T + layer.bias)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(16, 1), (64, 4), (96, 6), (24, 1)])
+def test_groups_have_sixteen_channels(channels: int, groups: int) -> None:
+    assert group_norm(channels).num_groups == groups
+
+
+def test_channel_norm_knows_no_level(x: torch.Tensor) -> None:
+    torch.testing.assert_close(ChannelNorm(16)(x + 5), ChannelNorm(16)(x), rtol=1e-3, atol=1e-4)

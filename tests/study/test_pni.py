@@ -74,7 +74,7 @@ def test_a_run_ends_with_results_and_a_report(
 ) -> None:
     run, results = finished
     names = {path.name for path in run.iterdir()}
-    assert names == VOLATILE | {"crops", "fold-0", "fold-1"}
+    assert names == VOLATILE | {"crops", "fold-0", "fold-1", ".locks"}
     assert StudyResults.read(run).cases == results.cases
     page = (run / "report.html").read_text()
     assert "Spheres" in page
@@ -163,7 +163,7 @@ def test_another_classifier_setting_retrains_the_classifiers_alone(
 
 @pytest.mark.parametrize(
     ("stage", "steps"),
-    [("segmenter", 1), ("unet", 2), ("patten-both_classes", 1)],
+    [("segmenter", 1), ("unet", 1), ("unet", 2), ("patten-both_classes", 1)],
 )
 def test_a_run_that_stops_in_a_loop_goes_on_to_the_same_bytes(
     stage: str,

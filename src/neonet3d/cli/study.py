@@ -89,8 +89,8 @@ def pni(
     _ = opened.outcomes  # refused before the run folder is made
     folds = None if splits is None else read_splits(splits, opened)
     title = "Perineural invasion, cross-validated"
-    executor = _executor(workers, scheduler)
-    _run(out, settings, lambda: opened, title, folds=folds, executor=executor, as_json=as_json)
+    with _executor(workers, scheduler) as execute:
+        _run(out, settings, lambda: opened, title, folds=folds, execute=execute, as_json=as_json)
 
 
 def demo(
@@ -129,7 +129,7 @@ def report(
         typer.Option(
             "--cases",
             help="A page for the held-out cases of each fold too: where the classifier looks, and "
-            "what the generator believes the outcome changes. Takes a second or two a case.",
+            "what the generator believes the outcome changes.",
         ),
     ] = False,
 ) -> None:
@@ -166,7 +166,7 @@ def _run(
     *,
     as_json: bool,
     folds: Sequence[Fold] | None = None,
-    executor: AbstractContextManager[Executor] | None = None,
+    execute: Executor | None = None,
 ) -> None:
     from neonet3d.engine.executor import run_here
     from neonet3d.engine.run import RunFolder, command_line
@@ -179,12 +179,12 @@ def _run(
     with RunFolder.open(out, settings, command=command_line()) as run:
         with run.timed("phantom cohort"):
             patients = cohort()
-        with executor or nullcontext(run_here) as execute:
-            results = run_pni_study(patients, run, title=title, folds=folds, execute=execute)
-        run.update_manifest(
-            wall_seconds=round(time.monotonic() - started, 1),
-            peak_memory_gib=round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-        )
+        execute = execute or run_here
+        results = run_pni_study(patients, run, title=title, folds=folds, execute=execute)
+        run.update_manifest(wall_seconds=round(time.monotonic() - started, 1))
+        if execute is run_here:  # of workers, this process does not know it
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+            run.update_manifest(peak_memory_gib=round(peak, 2))
         page = write_report(out)
         write_viewer(out)
         write_checklists(out)

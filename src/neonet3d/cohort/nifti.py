@@ -220,7 +220,7 @@ def read_verified(path: Path, name: str) -> bytes:
         return raw
     try:
         head = inflate_head(raw, HEADER_BYTES)
-        declared = _declared_bytes(head)
+        declared = declared_bytes(head)
         if declared > min(LARGEST_BYTES, DEFLATE_RATIO * len(raw)):
             raise StreamError(
                 f"its header declares {declared} bytes of voxels, which {len(raw)} bytes of gzip "
@@ -239,7 +239,7 @@ def read_verified(path: Path, name: str) -> bytes:
         ) from error
 
 
-def _declared_bytes(head: bytes) -> int:
+def declared_bytes(head: bytes) -> int:
     """Size of the file that a header announces: the header, extensions and voxels."""
     version = _version(head)
     kind = nib.Nifti2Header if version == 2 else nib.Nifti1Header

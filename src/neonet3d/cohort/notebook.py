@@ -1,14 +1,9 @@
-"""How volumes and cohorts look in a notebook: middle slices and a line of facts, as HTML.
-
-Pictures are written here, without a plotting library: a volume is shown by its class, which knows
-none.
-"""
+"""How volumes and cohorts look in a notebook: middle slices and a line of facts, as HTML."""
 
 from __future__ import annotations
 
 import base64
-import struct
-import zlib
+import io
 from collections.abc import Iterable, Mapping
 from html import escape
 
@@ -40,7 +35,7 @@ def slices_html(data: Shaped[np.ndarray, "x y z"], spacing_mm: Triple) -> str:
     return "".join(
         f'<img alt="{name} slice" width="{round(width * scale)}" height="{round(height * scale)}" '
         f'style="image-rendering: pixelated; margin-right: 6px" src="data:image/png;base64,'
-        f'{base64.b64encode(png(cut)).decode()}">'
+        f'{base64.b64encode(_png(cut)).decode()}">'
         for name, cut, width, height in cuts
     )
 
@@ -59,23 +54,12 @@ def table_html(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
-    """A PNG of eight bits a channel (PNG specification, third edition)."""
-    height, width, _ = pixels.shape
+def _png(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    from matplotlib.image import imsave  # whoever only reads volumes does not wait for it
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        checked = kind + body
-        return struct.pack(">I", len(body)) + checked + struct.pack(">I", zlib.crc32(checked))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    lines = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # filter 0 before each line
-    lines[:, 1:] = pixels.reshape(height, -1)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(lines.tobytes()))
-        + chunk(b"IEND", b"")
-    )
+    stream = io.BytesIO()
+    imsave(stream, np.ascontiguousarray(pixels), format="png")
+    return stream.getvalue()
 
 
 def _coloured(data: Shaped[np.ndarray, "x y z"]) -> UInt8[np.ndarray, "x y z 3"]:

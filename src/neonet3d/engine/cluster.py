@@ -11,8 +11,6 @@ another number of threads rounds sums in another order.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import logging
 import os
 import time
@@ -25,9 +23,8 @@ from uuid import uuid4
 
 import torch
 
-from neonet3d.engine.executor import Record, Task, require_order
+from neonet3d.engine.executor import Record, Task, do_task, require_order
 from neonet3d.engine.progress import console
-from neonet3d.engine.run import stage_timer
 from neonet3d.errors import InputError, RunError
 from neonet3d.types import Advance
 
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
     from distributed import Client
 
 START_SECONDS = 60
+ROUND_SECONDS = 1.0  # in which workers are counted
 LONELY_SECONDS = 300.0  # without any worker, before a study gives up
 SAME = ("neonet3d", "torch", "numpy", "python")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -61,19 +59,21 @@ class ClusterExecutor:
         seen = time.monotonic()
         try:
             while waiting or running:
-                free = self._workers() - len(running)
-                if self._workers():
+                workers = len(self.client.nthreads())
+                if workers:
                     seen = time.monotonic()
                 elif time.monotonic() - seen > LONELY_SECONDS:
                     raise RunError(
                         "There has been no worker for minutes. Start workers, then the same "
                         "command again. What is done is kept."
                     )
-                for task in [t for t in waiting if done.issuperset(t.after)][: max(0, free)]:
+                free = max(0, workers - len(running))
+                for task in [t for t in waiting if done.issuperset(t.after)][:free]:
                     key = f"{task.name} {uuid4().hex}"  # a scheduler may have other studies too
                     future = self.client.submit(_work, task, key=key, pure=False)
                     running[future] = task
                     waiting.remove(task)
+                self._wait(list(running))
                 for future in [one for one in running if one.done()]:
                     task = running[future]
                     for stage, seconds in future.result():
@@ -81,7 +81,6 @@ class ClusterExecutor:
                     del running[future]  # its result is needed no more, wherever it lies
                     done.add(task.name)
                     advance()
-                time.sleep(0.05)
         except KilledWorker as error:
             name = str(error.task).rpartition(" ")[0]
             raise RunError(
@@ -97,8 +96,16 @@ class ClusterExecutor:
             with suppress(Exception):  # of a client whose scheduler is gone
                 self.client.cancel(list(running))
 
-    def _workers(self) -> int:
-        return len(self.client.nthreads())
+    @staticmethod
+    def _wait(running: list[Any]) -> None:
+        """Until one has ended, or long enough for workers to have come or gone."""
+        from distributed import wait
+
+        if not running:
+            time.sleep(ROUND_SECONDS)
+            return
+        with suppress(TimeoutError):
+            wait(running, timeout=ROUND_SECONDS, return_when="FIRST_COMPLETED")
 
 
 @contextmanager
@@ -219,15 +226,13 @@ def _import_dask() -> tuple[Any, Any]:
 @contextmanager
 def _environment_kept() -> Iterator[None]:
     """Dask sets its workers' variables in this process too, whose other children get them then."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    before = dict(os.environ)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def _cores() -> int:
@@ -238,22 +243,8 @@ def _cores() -> int:
 
 
 def _work(task: Task) -> list[tuple[str, float]]:
-    """On a worker, which has no terminal: the stages and their seconds.
-
-    A worker that was given up, or one of a command that was stopped, may still be at the task: the
-    lock is waited for, and the kernel takes it back from the dead.
-    """
+    """On a worker, which has no terminal: the stages and their seconds."""
     console.quiet = True
     stages: list[tuple[str, float]] = []
-    with _lock(task):
-        task.work(stage_timer(lambda stage, seconds: stages.append((stage, seconds))))
+    do_task(task, lambda stage, seconds: stages.append((stage, seconds)))
     return stages
-
-
-@contextmanager
-def _lock(task: Task) -> Iterator[None]:
-    task.locks.mkdir(parents=True, exist_ok=True)
-    name = hashlib.sha256(task.name.encode()).hexdigest()[:16]
-    with (task.locks / name).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

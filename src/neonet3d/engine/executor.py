@@ -7,6 +7,8 @@ but names of stages and their seconds comes back from it.
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ class Task:
     Attributes:
         name: no other task of the same list has it.
         work: called with a timer for its stages; importable by name, since it is sent to workers.
-        locks: folder of the files by which workers keep a second start of the task out.
+        locks: folder of the files that keep a second start of the task out while it is done.
         after: names of earlier tasks of the list, whose files it reads.
     """
 
@@ -52,8 +54,21 @@ def run_here(tasks: Sequence[Task], record: Record, advance: Advance) -> None:
     """In this process, one after the other."""
     require_order(tasks)
     for task in tasks:
-        task.work(stage_timer(record))
+        do_task(task, record)
         advance()
+
+
+def do_task(task: Task, record: Record) -> None:
+    """Do one task, alone.
+
+    A worker that was given up, or one of a command that was stopped, may still be at it: the lock
+    is waited for, and the kernel takes it back from the dead.
+    """
+    task.locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(task.name.encode()).hexdigest()[:16]
+    with (task.locks / name).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        task.work(stage_timer(record))
 
 
 def require_order(tasks: Sequence[Task]) -> None:

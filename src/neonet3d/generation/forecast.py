@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import GRID_MULTIPLE, fit_patches
 from neonet3d.config import Config, LoopConfig, MasksConfig
-from neonet3d.engine.device import SHORTEST_X, fabric
+from neonet3d.engine.device import SHORTEST_X, channels_last, fabric
 from neonet3d.engine.loop import GRADIENT_CLIP, seeded
 from neonet3d.generation.autoencoder import DOWNSAMPLING, Autoencoder, AutoencoderObjective
 from neonet3d.generation.condition import N_SCALES
@@ -102,7 +102,7 @@ def forecast_stage(
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated() if on_cuda else 0
-    objective = seeded(0, build_objective)
+    objective = channels_last(seeded(0, build_objective))
     trainable = [p for p in objective.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=loop.learning_rate, fused=True)
     wrapped, optimizer = here.setup(objective, optimizer)

@@ -171,6 +171,30 @@ def move_tumour(
     return _somewhere(left, schema, depth, int(tumour.sum()), rng)
 
 
+def shift_tumour(
+    label_map: LabelMap, schema: LabelSchema, spacing_mm: Triple, by_mm: Triple
+) -> LabelMap:
+    """The tumour moved along the map's axes, by whole voxels, with its shape and volume.
+
+    Raises:
+        InputError: there is no tumour.
+        RunError: there is no room for it where it would be.
+    """
+    tumour = _required_tumour(label_map, schema)
+    left = remove_tumour(label_map, schema, spacing_mm)
+    voxels = np.rint(np.array(by_mm) / np.array(spacing_mm))
+    depth = tumour_distance_mm(tumour, spacing_mm)
+    shifted = np.asarray(ndimage.shift(depth, voxels, order=0, mode="nearest"))
+    room, most = left == schema.value("liver"), ndimage.label(tumour, TOUCHING)[1]
+    placed = _place(left, schema, shifted, int(tumour.sum()), room=room, most_pieces=most)
+    if placed is None:
+        raise RunError(
+            "The tumour does not fit there: it would lose too much of its shape to veins or the "
+            "liver's border. Choose another place, or make it smaller first."
+        )
+    return placed
+
+
 def resize_tumour(
     label_map: LabelMap, schema: LabelSchema, spacing_mm: Triple, volume_mm3: float
 ) -> LabelMap:

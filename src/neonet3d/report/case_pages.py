@@ -13,24 +13,21 @@ import yaml
 from neonet3d.classification.predict import Classifier
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.config import Config
+from neonet3d.engine.progress import progress
 from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.report.predictions import look_at, write_predictions
 from neonet3d.segmentation.crop_record import cut_without_liver
-from neonet3d.study.arms import Arm, study_arms
+from neonet3d.study.arms import first_patten
 from neonet3d.study.paths import FoldPaths
 from neonet3d.study.results import StudyResults
-from neonet3d.types import Advance, no_advance
 
 
-def write_case_pages(run: Path, advance: Advance = no_advance) -> tuple[Path, ...]:
+def write_case_pages(run: Path) -> tuple[Path, ...]:
     """Write ``cases-fold-K.html`` of every fold of a finished study.
 
     Cases appear by their number in the cohort's table. One without a liver in NeoSeg's mask is left
     out, since there is nothing to look at, and so is a fold of such cases alone.
-
-    Args:
-        advance: called after each fold.
 
     Raises:
         InputError: a study that is not finished, or has no honest PattenNet among its arms.
@@ -39,33 +36,22 @@ def write_case_pages(run: Path, advance: Advance = no_advance) -> tuple[Path, ..
         raise InputError(f"{run} holds no results.json. Finish the study first.")
     folds = sorted(set(StudyResults.read(run).folds))
     config = Config.model_validate(yaml.safe_load((run / "config.yaml").read_text("utf-8")))
-    arm = _first_patten(config)
+    arm = first_patten(config)
     numbers = {case.name: i for i, case in enumerate(Cohort.open(run / "crops"), start=1)}
     written = []
-    for fold in folds:
-        paths, out = FoldPaths(run / f"fold-{fold}"), run / f"cases-fold-{fold}.html"
-        held_out = Cohort.open(paths.crops)
-        without = cut_without_liver(held_out)
-        held_out = held_out.subset(case for case in held_out if case.name not in without)
-        if len(held_out) == 0:
+    with progress("pages of held-out cases", len(folds)) as advance:
+        for fold in folds:
+            paths, out = FoldPaths(run / f"fold-{fold}"), run / f"cases-fold-{fold}.html"
+            cases = Cohort.open(paths.crops)
+            without = cut_without_liver(cases)
+            cases = cases.subset(case for case in cases if case.name not in without)
+            if len(cases):
+                classifier = Classifier.load(paths.classifier(arm.classifier))
+                found = classifier.assess(cases, allow_no_tumour=True)
+                generator = LatentGenerator.load(paths.generator)
+                seen = look_at(classifier, cases, [numbers[c.name] for c in cases], generator)
+                prevalence = classifier.prevalence
+                write_predictions(out, seen, found, classifier.card, prevalence=prevalence)
+                written.append(out)
             advance()
-            continue
-        classifier = Classifier.load(paths.classifier(arm.classifier))
-        found = classifier.assess(held_out, allow_no_tumour=True)
-        generator = LatentGenerator.load(paths.generator)
-        seen = look_at(classifier, held_out, [numbers[c.name] for c in held_out], generator)
-        written.append(
-            write_predictions(out, seen, found, classifier.card, prevalence=classifier.prevalence)
-        )
-        advance()
     return tuple(written)
-
-
-def _first_patten(config: Config) -> Arm:
-    for arm in study_arms(config):
-        if arm.settings.model == "patten" and not arm.settings.leaky:
-            return arm
-    raise InputError(
-        "The study has no PattenNet among its honest arms, and only its cases have pages. "
-        "Add {model: patten} to study.arms and start the run again; what is done stays."
-    )

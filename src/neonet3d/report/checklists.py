@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.report import wording
+from neonet3d.report.html import environment
 from neonet3d.study.results import Arm, StudyResults
 
 CHECKLISTS = ("claim-2024", "tripod-ai")
@@ -31,7 +32,8 @@ def write_checklists(run: Path) -> tuple[Path, ...]:
     Returns:
         Their paths.
     """
-    facts, templates = _facts(run), _environment()
+    # Markdown; no text of a cohort is in it but class names and the outcome's.
+    facts, templates = _facts(run), environment().overlay(autoescape=False)
     written = {"model-card": templates.get_template("model-card.md.j2").render(facts)}
     for name in CHECKLISTS:
         source = files("neonet3d.report").joinpath(f"checklists/{name}.yaml").read_text("utf-8")
@@ -175,15 +177,3 @@ def _operating(arm: Arm) -> str:
     if not said:
         return "No operating point: too few cases of a class."
     return "At thresholds chosen on the other folds: " + "; ".join(said) + "."
-
-
-def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("neonet3d.report"),
-        autoescape=False,  # Markdown, and no text of a cohort but class names and the outcome's
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"interval": wording.interval_text, "spoken": wording.spoken}
-    return made

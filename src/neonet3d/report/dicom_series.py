@@ -104,7 +104,7 @@ class SourceSeries:
 
     @property
     def voxel_ml(self) -> float:
-        return abs(float(np.linalg.det(self.stack.affine[:3, :3]))) / 1000
+        return float(np.prod(self.stack.spacing_mm)) / 1000
 
     def in_slices(
         self, mask: Volume, schema: LabelSchema, *, name: str
@@ -147,9 +147,9 @@ def written_by_highdicom(what: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
+    except InputError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, InputError):
-            raise
         kind = type(error).__name__
         raise InputError(
             f"No {what} can be made of this series: its header lacks something, or holds a value "
@@ -176,7 +176,7 @@ def _complete(header: Dataset, folder: Path) -> None:
 
 def _require_kept(mask: Volume, drawn: Volume, schema: LabelSchema, name: str) -> None:
     """What lies outside the series would be missing from its volumes without a word."""
-    mm3 = [abs(float(np.linalg.det(of.affine[:3, :3]))) for of in (mask, drawn)]
+    mm3 = [of.voxel_volume_mm3 for of in (mask, drawn)]
     for class_name, value in schema.as_mapping().items():
         before, after = (int((of.data == value).sum()) for of in (mask, drawn))
         had, has = before * mm3[0] / 1000, after * mm3[1] / 1000

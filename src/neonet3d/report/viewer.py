@@ -69,13 +69,13 @@ def _volumes(pair: Pair, schema: LabelSchema) -> dict[str, str]:
     """Base64 of gzipped NIfTI."""
     mask = pair.real.mask
     return {
-        "real": _packed(_in_steps(pair.real, schema)),
-        "synthetic": _packed(_in_steps(pair.synthetic, schema)),
+        "real": _packed(in_steps(pair.real, schema)),
+        "synthetic": _packed(in_steps(pair.synthetic, schema)),
         "mask": _packed(mask.with_data(mask.data.astype(np.uint8))),
     }
 
 
-def _in_steps(shown: Labelled, schema: LabelSchema) -> Volume:
+def in_steps(shown: Labelled, schema: LabelSchema) -> Volume:
     """Grey values from 0 to ``STEPS``, with the window of the report's pictures.
 
     Files are a quarter as large as floats, and look the same.

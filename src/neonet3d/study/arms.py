@@ -118,3 +118,18 @@ def study_arms(config: Config) -> tuple[Arm, ...]:
     if twice:
         raise InputError(f"study.arms has {twice[0]} twice. Keep one of them.")
     return arms
+
+
+def first_patten(config: Config) -> Arm:
+    """The first honest PattenNet of a study, which explains its cases and reads new ones.
+
+    Raises:
+        InputError: there is none.
+    """
+    for arm in study_arms(config):
+        if arm.settings.model == "patten" and not arm.settings.leaky:
+            return arm
+    raise InputError(
+        "The study has no PattenNet among its honest arms, and only that explains single cases. "
+        "Add {model: patten} to study.arms and start the run again; what is done stays."
+    )

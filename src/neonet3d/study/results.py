@@ -160,13 +160,10 @@ class StudyResults(Record):
 
     def _repr_html_(self) -> str:
         """The table of arms, for notebooks."""
-        rows = [
-            (arm.title, f"{arm.auc.value:.2f} [{arm.auc.low:.2f}, {arm.auc.high:.2f}]")
-            for arm in self.arms
-        ]
+        shown = [(arm.title, arm.auc) for arm in self.arms]
         if self.ceiling_auc is not None:
-            best = self.ceiling_auc
-            rows.append(("best reachable", f"{best.value:.2f} [{best.low:.2f}, {best.high:.2f}]"))
+            shown.append(("best reachable", self.ceiling_auc))
+        rows = [(title, f"{of.value:.2f} [{of.low:.2f}, {of.high:.2f}]") for title, of in shown]
         return table_html(("arm", "pooled AUC [95 %]"), rows)
 
     @classmethod
