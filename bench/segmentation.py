@@ -107,7 +107,7 @@ def roi_shifts_mm(work: Path, cohort: Path, splits: Path) -> dict[str, float]:
     roi, masks = load_config(PRESET).roi, work / "phantom-masks"
     probability = lesion_probability(masks)
     predicted = held_out.with_overlaid_masks(
-        {case.name: masks / f"{case.name}.nii.gz" for case in held_out}
+        {case.name: masks / f"{case.name}.nii.gz" for case in held_out}, held_out.schema
     )
     schema, shifts = held_out.schema, {}
     for reference, case in zip(held_out, predicted, strict=True):

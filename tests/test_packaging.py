@@ -32,6 +32,7 @@ FLOORS = (
     ("segmentation", "generation", "classification"),
     ("study",),
     ("report",),
+    ("app",),
     ("cli", "__main__"),
 )
 

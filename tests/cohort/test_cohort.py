@@ -59,11 +59,22 @@ def test_a_mask_may_be_missing_until_it_is_needed(make_cohort: Make) -> None:
         cohort["case_000"].read_with_mask()
 
 
+def test_masks_from_elsewhere_bring_their_classes(make_cohort: Make) -> None:
+    drawn, predicted = make_cohort([0]), make_cohort([0], name="predicted")
+    path, bare = predicted["case_000"].mask_path, LabelSchema(("background",))
+    assert path is not None
+    without = replace(drawn, schema=bare, cases=(replace(drawn["case_000"], schema=bare),))
+    overlaid = without.with_overlaid_masks({"case_000": path}, predicted.schema)
+    _, mask = overlaid["case_000"].read_with_mask()
+    assert overlaid.schema == predicted.schema
+    assert mask.data.max() == 2
+
+
 def test_masks_from_elsewhere_replace_all(make_cohort: Make) -> None:
     drawn, predicted = make_cohort([0, 1]), make_cohort([1, 0], name="predicted")
     path = predicted["case_000"].mask_path
     assert path is not None
-    overlaid = drawn.with_overlaid_masks({"case_000": path})
+    overlaid = drawn.with_overlaid_masks({"case_000": path}, drawn.schema)
     assert overlaid["case_000"].mask_path == path
     assert overlaid["case_001"].mask_path is None  # the drawn one must not leak in
     assert drawn["case_001"].mask_path is not None

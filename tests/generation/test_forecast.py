@@ -89,6 +89,6 @@ def test_cases_without_masks_are_refused(
     patients: Cohort, tiny_config: Callable[[int], Config], tmp_path: Path
 ) -> None:
     masks: dict[str, Any] = {c.name: c.mask_path for c in patients.cases[1:]}
-    partly = patients.with_overlaid_masks(masks)
+    partly = patients.with_overlaid_masks(masks, patients.schema)
     with pytest.raises(InputError, match=r"1 training cases of .* have no mask"):
         forecast_generator(Fold("fold-0", partly, partly.subset([])), tiny_config(0))

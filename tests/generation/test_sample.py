@@ -83,7 +83,7 @@ def test_what_cannot_be_drawn(patients: Cohort, trained: Any, tmp_path: Path) ->
     with pytest.raises(InputError, match="no mask to draw an image for"):
         sample_cohort(g, patients.subset([]), out, SAMPLER, seed=0)
     with pytest.raises(InputError, match="patient_0 has no mask"):
-        sample_cohort(g, patients.with_overlaid_masks({}), out, SAMPLER, seed=0)
+        sample_cohort(g, patients.with_overlaid_masks({}, patients.schema), out, SAMPLER, seed=0)
     with pytest.raises(InputError, match="label 3"):
         sample_cohort(g, patients, out, SAMPLER, seed=0, n=1, label=3)
     volume, mask = patients.cases[0].read_with_mask()

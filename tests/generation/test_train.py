@@ -110,7 +110,7 @@ def test_needs_a_mask_for_each_case(
     patients: Cohort, tiny_config: Callable[[int], Config], tmp_path: Path
 ) -> None:
     masks = {c.name: c.mask_path for c in patients.cases[1:] if c.mask_path is not None}
-    partly = patients.with_overlaid_masks(masks)
+    partly = patients.with_overlaid_masks(masks, patients.schema)
     with pytest.raises(InputError, match=r"1 training cases of .* \(the first is patient_0\)"):
         train_generator(everyone(partly), tiny_config(0), tmp_path / "out")
     assert not (tmp_path / "out").exists()

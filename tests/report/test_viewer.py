@@ -82,7 +82,7 @@ def test_a_class_cannot_end_its_script(
 ) -> None:
     run = shutil.copytree(finished_run, tmp_path / "run")
     evil = "</script><b>"
-    monkeypatch.setattr("neonet3d.report.viewer._label_colours", lambda classes: {"labels": [evil]})
+    monkeypatch.setattr("neonet3d.report.viewer.label_colours", lambda classes: {"labels": [evil]})
     page = write_viewer(run).read_text("utf-8")
     assert evil not in page
     assert embedded(page, "labels")["labels"] == [evil]

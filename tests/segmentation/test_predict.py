@@ -154,14 +154,16 @@ def test_a_folder_of_predictions(
     model: Path, make_cohort: Callable[..., Cohort], tmp_path: Path
 ) -> None:
     cohort = make_cohort([None, None], masks=False)
-    written = predict_cases(Segmenter.load(model), cohort, tmp_path / "out")
+    segmenter = Segmenter.load(model)
+    written = predict_cases(segmenter, cohort, tmp_path / "out")
     assert written == {c.name: tmp_path / "out" / f"{c.name}.nii.gz" for c in cohort}
     for case in cohort:
         found = read_label_map(written[case.name], n_classes=2)
         assert found.shape == case.read_image().shape
     labels = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert labels == {"background": 0, "tumour": 1}
-    assert len(cohort.with_overlaid_masks(written).cases[0].read_with_mask()) == 2
+    overlaid = cohort.with_overlaid_masks(written, segmenter.card.schema_)
+    assert len(overlaid.cases[0].read_with_mask()) == 2
 
 
 def test_no_tumour_class_no_tumour_probability(model: Path, tmp_path: Path) -> None:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import typer
 
-from neonet3d.cli import augmentation, classify, cohort, crop, dicom, generate, plan, segment, study
+from neonet3d.cli import (
+    augmentation,
+    classify,
+    cohort,
+    crop,
+    dicom,
+    generate,
+    plan,
+    segment,
+    serve,
+    study,
+)
 from neonet3d.cli.options import ConfigFile, Overrides, Preset, Seed, resolve, show
 
 app = typer.Typer(
@@ -27,6 +38,7 @@ study.app.command("augmentation")(augmentation.augmentation)
 app.add_typer(study.app, name="study")
 app.command("dicom")(dicom.dicom)
 app.command("report")(study.report)
+app.command("serve")(serve.serve)
 
 
 @app.command("info")

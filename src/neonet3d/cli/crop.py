@@ -61,7 +61,7 @@ def crop(
         if segmenter is not None:
             reader = Segmenter.load(segmenter)
             masks = predict_cases(reader, opened, Path(folder), kept_for_cropping(reader))
-            opened = opened.with_overlaid_masks(masks)
+            opened = opened.with_overlaid_masks(masks, reader.card.schema_)
         with progress("cropping", len(opened)) as advance:
             crops = crop_cohort(
                 opened,

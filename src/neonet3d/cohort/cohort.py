@@ -150,10 +150,15 @@ class Cohort:
             )
         return np.array([case.outcome for case in self], dtype=np.int64)
 
-    def with_overlaid_masks(self, masks: Mapping[str, Path]) -> Cohort:
-        """The same cases with masks from elsewhere, such as those that a segmenter predicted."""
-        cases = tuple(replace(case, mask_path=masks.get(case.name)) for case in self)
-        return replace(self, cases=cases)
+    def with_overlaid_masks(self, masks: Mapping[str, Path], schema: LabelSchema) -> Cohort:
+        """The same cases with masks from elsewhere, such as those that a segmenter predicted.
+
+        Args:
+            masks: path by case; a case that is not in it has no mask then.
+            schema: classes of these masks, which need not be the cohort's.
+        """
+        cases = tuple(replace(case, mask_path=masks.get(case.name), schema=schema) for case in self)
+        return replace(self, cases=cases, schema=schema)
 
 
 class CohortWriter:

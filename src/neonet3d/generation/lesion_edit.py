@@ -36,8 +36,11 @@ def tumour_distance_mm(
     """Signed distance to the surface in mm, positive inside; smoothed by half a voxel."""
     inside = ndimage.distance_transform_edt(tumour, sampling=spacing_mm)
     outside = ndimage.distance_transform_edt(~tumour, sampling=spacing_mm)
+    # The surface lies between two voxel centres, and both distances are to the farther one.
+    half = min(spacing_mm) / 2
+    signed = np.where(tumour, inside - half, half - outside)
     # The smoothing orders voxels of equal distance by how enclosed they are, not by their index.
-    return np.asarray(ndimage.gaussian_filter(inside - outside, 0.5, mode="nearest"))
+    return np.asarray(ndimage.gaussian_filter(signed, 0.5, mode="nearest"))
 
 
 def draw_shape_mm(

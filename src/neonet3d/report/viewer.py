@@ -47,7 +47,7 @@ def write_viewer(run: Path) -> Path:
         .render(
             r=results,
             volumes=_embedded([_volumes(pair, crops.schema) for pair in pairs]),
-            labels=_embedded(_label_colours(crops.schema.names)),
+            labels=_embedded(label_colours(crops.schema.names)),
             numbers=[(pair.number, pair.outcome) for pair in pairs],
             colours=class_colours(results.classes),
             niivue=files("neonet3d.report").joinpath(NIIVUE).read_text("utf-8"),
@@ -92,7 +92,7 @@ def _packed(volume: Volume) -> str:
     return base64.b64encode(gzip.compress(payload, mtime=0)).decode()
 
 
-def _label_colours(classes: tuple[str, ...]) -> dict[str, list[int] | list[str]]:
+def label_colours(classes: tuple[str, ...]) -> dict[str, list[int] | list[str]]:
     """A NiiVue label map: position = voxel value; the background is clear."""
     colours = class_colours(classes)
     rgb = [[0, 0, 0], *(_rgb(colours[name]) for name in classes[1:])]

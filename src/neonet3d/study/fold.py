@@ -139,7 +139,7 @@ def _segment_held_out(work: FoldWork, timed: Timer) -> None:
         once(paths.masks, key, lambda out: _predict_masks(segmenter, held_out, out))
         key = fingerprint("crops", RECORD_FIELDS, key, config.roi)
         predicted = held_out.with_overlaid_masks(
-            {case.name: paths.masks / f"{case.name}.nii.gz" for case in held_out}
+            {case.name: paths.masks / f"{case.name}.nii.gz" for case in held_out}, held_out.schema
         )
         once(paths.crops, key, lambda out: _crop(predicted, paths.masks, out, config))
 

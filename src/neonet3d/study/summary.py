@@ -215,10 +215,11 @@ def _segmentation(folds: Sequence[FinishedFold], seed: int) -> dict[str, Interva
     """Dice of NeoSeg on the held-out whole scans."""
     scores = []
     for fold in folds:
-        labels = {n: v for n, v in fold.scans.held_out.schema.as_mapping().items() if v > 0}
-        masks = {c.name: fold.paths.masks / f"{c.name}.nii.gz" for c in fold.scans.held_out}
-        predicted = fold.scans.held_out.with_overlaid_masks(masks)
-        for case, reference in zip(predicted, fold.scans.held_out, strict=True):
+        held_out = fold.scans.held_out
+        labels = {n: v for n, v in held_out.schema.as_mapping().items() if v > 0}
+        masks = {c.name: fold.paths.masks / f"{c.name}.nii.gz" for c in held_out}
+        predicted = held_out.with_overlaid_masks(masks, held_out.schema)
+        for case, reference in zip(predicted, held_out, strict=True):
             found, drawn = case.read_mask(), reference.read_mask()
             assert found is not None  # predict_cases wrote one for each
             assert drawn is not None  # the study refuses cases without

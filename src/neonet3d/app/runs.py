@@ -1,0 +1,85 @@
+"""Run folders on disk: what stands, what runs, how far it is."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from neonet3d.errors import InputError
+
+PAGES = ("report.html", "viewer.html")
+State = Literal["finished", "running", "stopped"]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
+
+    Attributes:
+        command: as it was typed.
+        started: of its last start, UTC.
+        stages: kind and seconds of each that ended, in order.
+        pages: HTML files that can be looked at.
+    """
+
+    name: str
+    state: State
+    command: str
+    started: str
+    stages: tuple[tuple[str, float], ...]
+    pages: tuple[str, ...]
+
+
+def list_runs(folder: Path) -> list[RunState]:
+    """Every run folder in a folder, the latest start first."""
+    found = [read_run(path) for path in folder.iterdir() if (path / "manifest.json").is_file()]
+    return sorted(found, key=lambda run: run.started, reverse=True)
+
+
+def read_run(path: Path) -> RunState:
+    """One run folder; a line that is just being written is left out."""
+    manifest = json.loads((path / "manifest.json").read_text("utf-8"))
+    log, stages = path / "log.jsonl", []
+    if log.is_file():
+        for line in log.read_text("utf-8").splitlines(keepends=True):
+            if line.endswith("\n"):
+                entry = json.loads(line)
+                stages.append((str(entry["stage"]), float(entry["seconds"])))
+    pages = [name for name in PAGES if (path / name).is_file()]
+    pages += sorted(page.name for page in path.glob("cases-*.html"))
+    return RunState(
+        name=path.name,
+        state=_state(path),
+        command=str(manifest["command"]),
+        started=str(manifest["starts"][-1]),
+        stages=tuple(stages),
+        pages=tuple(pages),
+    )
+
+
+def page_of_run(folder: Path, name: str, page: str) -> Path:
+    """The file of a page that ``list_runs`` names.
+
+    Raises:
+        InputError: no such run or page.
+    """
+    for run in list_runs(folder):
+        if run.name == name and page in run.pages:
+            return folder / run.name / page
+    raise InputError(f"There is no page {page!r} of a run {name!r} here.")
+
+
+def _state(path: Path) -> State:
+    """A run that works in a folder holds its lock (``engine/run.py``)."""
+    lock = path / ".lock"
+    if lock.is_file():
+        with lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return "running"
+    done = (path / "results.json").is_file() or (path / "report.md").is_file()
+    return "finished" if done else "stopped"

@@ -1,0 +1,28 @@
+import { ask, cells, control, follow, remember, remembered, trying } from "./common.js";
+
+const check = trying(async (number) => {
+  remember(number);
+  control("check").disabled = true;
+  try {
+    const found = await follow(number, (job) => {
+      const stage = job.stages.at(-1);
+      control("progress").textContent = stage ? `${stage.name}, ${stage.seconds} s` : "waiting";
+    });
+    show(found.findings);
+  } finally {
+    control("check").disabled = false;
+  }
+});
+
+function show(findings) {
+  control("progress").textContent = findings.length ? `${findings.length} findings.` : "Nothing is wrong.";
+  const table = control("findings").querySelector("tbody");
+  table.replaceChildren();
+  for (const one of findings) {
+    cells(table.insertRow(), [one.case ?? "all", one.severity, one.problem + ".", one.mend]);
+  }
+  control("findings").hidden = !findings.length;
+}
+
+control("check").addEventListener("click", trying(async () => check((await ask("/api/cohort/check", "")).id)));
+if (remembered()) check(remembered());
