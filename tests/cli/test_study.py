@@ -13,20 +13,8 @@ from neonet3d.study.arms import study_arms
 from neonet3d.study.results import StudyResults
 
 
-@pytest.fixture(scope="module")
-def done(
-    run: Callable[..., Any],
-    scans: Cohort,
-    tiny_options: tuple[str, ...],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> tuple[Path, Any]:
-    """A study of two folds, as the command line runs it."""
-    out = tmp_path_factory.mktemp("study") / "run"
-    return out, run("study", "pni", scans.root, out, *tiny_options, "--json")
-
-
-def test_a_study_says_where_its_report_is(done: tuple[Path, Any]) -> None:
-    out, ended = done
+def test_a_study_says_where_its_report_is(tiny_study: tuple[Path, Any]) -> None:
+    out, ended = tiny_study
     found = ended.json()
     assert found["report"] == str(out / "report.html")
     assert found["results"] == str(out / "results.json")
@@ -37,8 +25,8 @@ def test_a_study_says_where_its_report_is(done: tuple[Path, Any]) -> None:
     assert set(found["auc"]) == {arm.key for arm in arms}
 
 
-def test_the_manifest_says_how_it_was_run(done: tuple[Path, Any], scans: Cohort) -> None:
-    manifest = json.loads((done[0] / "manifest.json").read_text())
+def test_the_manifest_says_how_it_was_run(tiny_study: tuple[Path, Any], scans: Cohort) -> None:
+    manifest = json.loads((tiny_study[0] / "manifest.json").read_text())
     assert manifest["command"].startswith(f"neonet3d study pni {scans.root}")
     assert manifest["wall_seconds"] > 0
     assert manifest["peak_memory_gib"] > 0
@@ -46,9 +34,12 @@ def test_the_manifest_says_how_it_was_run(done: tuple[Path, Any], scans: Cohort)
 
 
 def test_the_same_command_again_prints_a_table(
-    done: tuple[Path, Any], run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...]
+    tiny_study: tuple[Path, Any],
+    run: Callable[..., Any],
+    scans: Cohort,
+    tiny_options: tuple[str, ...],
 ) -> None:
-    again = run("study", "pni", scans.root, done[0], *tiny_options)
+    again = run("study", "pni", scans.root, tiny_study[0], *tiny_options)
     assert again.status == 0
     for title in (
         *(arm.title for arm in study_arms(load_config("demo"))),
@@ -57,13 +48,16 @@ def test_the_same_command_again_prints_a_table(
         "axial",
     ):
         assert title in again.stdout
-    assert again.stdout.splitlines()[-1] == f"Report: {done[0] / 'report.html'}"
+    assert again.stdout.splitlines()[-1] == f"Report: {tiny_study[0] / 'report.html'}"
 
 
 def test_its_own_splits_give_the_same_run(
-    done: tuple[Path, Any], run: Callable[..., Any], scans: Cohort, tiny_options: tuple[str, ...]
+    tiny_study: tuple[Path, Any],
+    run: Callable[..., Any],
+    scans: Cohort,
+    tiny_options: tuple[str, ...],
 ) -> None:
-    out, first = done
+    out, first = tiny_study
     splits = ("--splits", out / "splits.json")
     before = {path: path.stat().st_mtime_ns for path in out.rglob("model.json")}
     again = run("study", "pni", scans.root, out, *splits, *tiny_options, "--json")
@@ -98,14 +92,14 @@ def test_splits_that_cannot_be_meant_stop_a_command_before_it_writes(
     assert not out.exists()
 
 
-def test_the_report_is_written_again(done: tuple[Path, Any], run: Callable[..., Any]) -> None:
-    page = done[0] / "report.html"
+def test_the_report_is_written_again(tiny_study: tuple[Path, Any], run: Callable[..., Any]) -> None:
+    page = tiny_study[0] / "report.html"
     before = page.read_text()
     page.unlink()
-    printed = run("report", done[0])
+    printed = run("report", tiny_study[0])
     assert printed.stdout.splitlines() == [
         f"Report: {page}",
-        f"Volumes in 3D: {done[0] / 'viewer.html'}",
+        f"Volumes in 3D: {tiny_study[0] / 'viewer.html'}",
         "Model card and checklists: model-card.md, claim-2024.md, tripod-ai.md",
     ]
     assert len(page.read_text()) == pytest.approx(len(before), rel=0.01)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,20 +19,14 @@ from neonet3d.engine.run import Timer
 from neonet3d.errors import InputError, RunError
 
 pytest.importorskip("distributed", reason="the [cluster] extra is not installed")
-pytestmark = pytest.mark.filterwarnings("default")  # an error in Dask's own thread would hang
-
-
-@pytest.fixture(scope="module", autouse=True)
-def importable() -> Iterator[None]:
-    """Workers get this path, and import ``tests.engine`` by it."""
-    root = str(Path(__file__).parents[2])
-    sys.path.append(root)
-    yield
-    sys.path.remove(root)
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # an error in Dask's own thread would hang
+    pytest.mark.usefixtures("importable"),
+]
 
 
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[ClusterExecutor]:
+def two_workers(importable: None) -> Iterator[ClusterExecutor]:
     with local_cluster(2) as executor:
         yield executor
 

@@ -7,7 +7,6 @@ import gzip
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,6 @@ from neonet3d.report.cases import read_pairs
 from neonet3d.report.pictures import WINDOW, reference_level
 from neonet3d.report.viewer import NIIVUE, STEPS, write_viewer
 from neonet3d.study.results import StudyResults
-
-CHROMIUM = shutil.which("chromium")
-ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +82,6 @@ def test_a_class_cannot_end_its_script(
     page = write_viewer(run).read_text("utf-8")
     assert evil not in page
     assert embedded(page, "labels")["labels"] == [evil]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("there is no chromium on this machine")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.filterwarnings("default")

@@ -20,7 +20,7 @@ MOST_UNPACKED = 2 << 30
 MOST_FILES = 20_000  # of a zip
 MOST_RATIO = 200  # of a zip; pixels of scans seldom shrink tenfold
 PLAIN_NAME = re.compile(r"[\w.,()+@ =-]{1,150}")
-ZIP = b"PK\x03\x04"
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
 GZIP_HEAD = 1 << 18  # of a file; a header is in it
 PIECE = 1 << 20
 

@@ -185,12 +185,13 @@ def shift_tumour(
     """
     tumour = _required_tumour(label_map, schema)
     left = remove_tumour(label_map, schema, spacing_mm)
-    voxels = np.rint(np.array(by_mm) / np.array(spacing_mm))
+    voxels, n = np.rint(np.array(by_mm) / np.array(spacing_mm)), int(tumour.sum())
     depth = tumour_distance_mm(tumour, spacing_mm)
     shifted = np.asarray(ndimage.shift(depth, voxels, order=0, mode="nearest"))
     room, most = left == schema.value("liver"), ndimage.label(tumour, TOUCHING)[1]
-    placed = _place(left, schema, shifted, int(tumour.sum()), room=room, most_pieces=most)
-    if placed is None:
+    placed = _place(left, schema, shifted, n, room=room, most_pieces=most)
+    # A shape that leaves the map would be made up there from what repeats at its border.
+    if placed is None or ndimage.shift(tumour.astype(np.uint8), voxels, order=0).sum() < n:
         raise RunError(
             "The tumour does not fit there: it would lose too much of its shape to veins or the "
             "liver's border. Choose another place, or make it smaller first."

@@ -22,6 +22,7 @@ function show(findings) {
     cells(table.insertRow(), [one.case ?? "all", one.severity, one.problem + ".", one.mend]);
   }
   control("findings").hidden = !findings.length;
+  document.body.dataset.checked = findings.length;
 }
 
 control("check").addEventListener("click", trying(async () => check((await ask("/api/cohort/check", "")).id)));

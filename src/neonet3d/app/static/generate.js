@@ -1,11 +1,12 @@
 import { ask, cancel, control, fileOf, follow, remember, remembered, settings, trying } from "./common.js";
 import { Volumes } from "./volumes.js";
 
-const GROW_MM = 2;
 const { colours, labels } = settings();
 const TUMOUR = labels.labels.indexOf("tumour"), LIVER = Math.max(0, labels.labels.indexOf("liver"));
 let edits = [], mask = null, grabbed = null, dragged = [0, 0], volumes = null, running = "";
 
+// The least that a surface can be moved by.
+const voxel = () => Math.min(...mask.spacing_mm);
 const wanted = () => ({ case: Number(control("case").value), edits });
 
 // An edit that the app refuses is taken back, and its sentence shown.
@@ -109,8 +110,8 @@ control("mask").addEventListener("keydown", (event) => {
 
 control("slice").addEventListener("input", paint);
 control("case").addEventListener("change", () => { edits = []; change(); });
-control("grow").addEventListener("click", () => change({ kind: "grow", by_mm: GROW_MM }));
-control("shrink").addEventListener("click", () => change({ kind: "grow", by_mm: -GROW_MM }));
+control("grow").addEventListener("click", () => change({ kind: "grow", by_mm: voxel() }));
+control("shrink").addEventListener("click", () => change({ kind: "grow", by_mm: -voxel() }));
 control("remove").addEventListener("click", () => change({ kind: "remove" }));
 control("insert").addEventListener("click", () => change({ kind: "insert", volume_ml: 5, number: Math.floor(Math.random() * 2 ** 31) }));
 control("undo").addEventListener("click", () => { edits = edits.slice(0, -1); change(); });
