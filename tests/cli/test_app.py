@@ -17,6 +17,7 @@ COMMANDS = {
     ("dicom",),
     ("place-back",),
     ("report",),
+    ("serve",),
     ("info",),
     ("cohort", "phantom"),
     ("cohort", "import"),

@@ -38,6 +38,7 @@ def bind(port: int) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((LOOPBACK, port))
+        bound.listen()  # who opens the address too early waits, and is not refused
     except OSError as error:
         bound.close()
         raise InputError(
