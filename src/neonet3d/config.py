@@ -37,7 +37,7 @@ from neonet3d.config_section import Fraction, Section
 from neonet3d.config_section import LoopConfig as LoopConfig
 from neonet3d.errors import InputError
 
-PRESETS = ("demo", "cpu", "gpu", "liver")
+PRESETS = ("demo", "cpu", "gpu", "paper", "liver")
 Sizes = tuple[PositiveInt, PositiveInt, PositiveInt]
 Lengths = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 

@@ -11,7 +11,6 @@ import yaml
 from neonet3d.classification.predict import Classifier
 from neonet3d.config import Config, RoiConfig, SamplerConfig
 from neonet3d.engine.artefact import ArtefactCard, read_card
-from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.segmentation.predict import Segmenter
 from neonet3d.study.arms import first_patten
@@ -44,12 +43,6 @@ class FoldModels:
         Raises:
             InputError: no finished study, or one without a PattenNet.
         """
-        for name in ("results.json", "config.yaml"):
-            if not (run / name).is_file():
-                raise InputError(
-                    f"{run} holds no {name}, so it is no finished study. Finish one first: "
-                    "'neonet3d demo', or 'neonet3d study pni COHORT RUN'."
-                )
         fold = min(StudyResults.read(run).folds)
         config = Config.model_validate(yaml.safe_load((run / "config.yaml").read_text("utf-8")))
         paths = FoldPaths(run / f"fold-{fold}")

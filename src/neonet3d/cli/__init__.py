@@ -12,6 +12,8 @@ from typer.exceptions import TyperException
 from neonet3d.errors import InputError, RunError
 
 INTERRUPTED = 130  # as shells do: 128 + SIGINT
+SHARED = frozenset({("segment", "train"), ("generate", "train")})
+"""Commands that processes of ``torchrun`` do together."""
 
 
 def main() -> None:
@@ -21,6 +23,11 @@ def main() -> None:
     # A scheduler that takes the machine back is answered as Ctrl-C is.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if "WORLD_SIZE" in os.environ:
+            from neonet3d.engine.ranks import require_one_process, speak_once
+
+            require_one_process(SHARED, sys.argv[1:])
+            speak_once()
         # None from a command that went through; Typer turns Exit and Ctrl-C into their status.
         status: int | None = app(standalone_mode=False)
     except TyperException as error:

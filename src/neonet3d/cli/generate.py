@@ -58,6 +58,7 @@ def train(
     livers. Small volumes are taken as they are.
     """
     from neonet3d.engine.artefact import read_card
+    from neonet3d.engine.ranks import own_folder
     from neonet3d.generation.audit import audit_copying
     from neonet3d.generation.mask_train import train_mask_generator
     from neonet3d.generation.train import train_generator
@@ -67,9 +68,10 @@ def train(
     if dry_run:
         show_forecast(division, settings, as_json=as_json)
         return
-    generator = train_generator(division, settings, out)
-    train_mask_generator(division, settings, out / "masks")
-    facts = read_card(out / "autoencoder").facts
+    with own_folder(out) as folder:
+        generator = train_generator(division, settings, folder)
+        train_mask_generator(division, settings, folder / "masks")
+        facts = read_card(folder / "autoencoder").facts
     copying = audit_copying(generator, division.training, division.held_out, seed=settings.seed)
     show(
         {

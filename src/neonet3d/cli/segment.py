@@ -47,11 +47,13 @@ def train(
     'segment plan' prints the sizes beforehand; --set segmenter.network=NAME chooses the network.
     """
     from neonet3d.engine.artefact import read_card
+    from neonet3d.engine.ranks import own_folder
     from neonet3d.segmentation.train import train_segmenter
 
     settings = resolve(preset, config, overrides, seed)
-    train_segmenter(training_fold(cohort, fold, settings.seed, splits), settings, out)
-    card = read_card(out)
+    with own_folder(out) as folder:
+        train_segmenter(training_fold(cohort, fold, settings.seed, splits), settings, folder)
+        card = read_card(folder)
     sizes = card.parts["plan"]
     show(
         {

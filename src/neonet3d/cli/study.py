@@ -93,6 +93,46 @@ def pni(
         _run(out, settings, lambda: opened, title, folds=folds, execute=execute, as_json=as_json)
 
 
+@app.command()
+def repeats(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Run folders of 'study pni' that differ in --seed alone.", show_default=False
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Repeated cross-validation: what several runs of one study say together.
+
+    Every run divides the patients anew. The interval of the pooled AUC counts every patient once;
+    arms are compared by the corrected resampled t-test (Nadeau and Bengio) over all folds.
+    """
+    from neonet3d.study.repeats import summarise_repeats
+    from neonet3d.study.results import StudyResults
+
+    arms = summarise_repeats([StudyResults.read(run) for run in runs])
+    if not as_json:
+        show_table(
+            ("classifier", "pooled AUC [95 % DeLong]", "of each run", "first less this", "p"),
+            [
+                (
+                    arm.title,
+                    interval_text(arm.pooled),
+                    " ".join(f"{value:.3f}" for value in arm.repeat_aucs),
+                    "" if arm.difference is None else interval_text(arm.difference),
+                    "" if arm.p_value is None else f"{arm.p_value:.3f}",
+                )
+                for arm in arms
+            ],
+        )
+    show(
+        {"runs": [str(run) for run in runs], "arms": [arm.model_dump() for arm in arms]},
+        as_json=as_json,
+        sentence=f"{len(runs)} repeats.",
+    )
+
+
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder; an interrupted run goes on.")] = Path(
         "runs/demo"

@@ -42,6 +42,11 @@ def best_precision() -> Precision:
     return "bf16-mixed" if cpu_has_fast_bf16() else "32-true"
 
 
+def world_size() -> int:
+    """Processes that share a training, as ``torchrun`` says; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 @cache
 def fabric() -> Fabric:
     """The process's device: a GPU where there is one, otherwise the CPU.
@@ -49,7 +54,17 @@ def fabric() -> Fabric:
     On the CPU the algorithms are deterministic, so that equal input gives equal bytes.
     """
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
-    made = Fabric(accelerator="auto", devices=1, precision=best_precision())
+    if world_size() > 1:
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        made = Fabric(
+            accelerator="auto",
+            strategy="ddp",
+            devices=here,
+            num_nodes=world_size() // here,
+            precision=best_precision(),
+        )
+    else:
+        made = Fabric(accelerator="auto", devices=1, precision=best_precision())
     made.launch()
     if made.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
@@ -108,9 +123,10 @@ def ready_for_inference(network: nn.Module) -> None:
 def device_summary() -> str:
     """For manifests and reports, such as ``cpu, 2 threads, bf16-mixed``."""
     here = fabric()
+    shared = f", {world_size()} processes" if world_size() > 1 else ""
     if here.device.type == "cpu":
-        return f"cpu, {torch.get_num_threads()} threads, {best_precision()}"
-    return f"{torch.cuda.get_device_name(here.device)}, {best_precision()}"
+        return f"cpu, {torch.get_num_threads()} threads, {best_precision()}{shared}"
+    return f"{torch.cuda.get_device_name(here.device)}, {best_precision()}{shared}"
 
 
 def memory_bytes() -> int:

@@ -22,6 +22,7 @@ from neonet3d.config import LoopConfig
 from neonet3d.engine.artefact import load_training_state, save_training_state
 from neonet3d.engine.device import fabric
 from neonet3d.engine.progress import progress
+from neonet3d.engine.ranks import mean_over_processes, part_of_batch
 from neonet3d.engine.stopping import EarlyStopping
 from neonet3d.errors import RunError
 
@@ -106,11 +107,11 @@ def train_loop(
                 break
             torch.manual_seed(step_seed(seed, step))
             generator = torch.Generator().manual_seed(step_seed(seed + 1, step))
-            batch = [here.to_device(part) for part in draw_batch(generator)]
+            batch = [here.to_device(part) for part in part_of_batch(draw_batch(generator))]
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
             loss = wrapped(*batch)
-            value = float(loss.detach())
+            value = mean_over_processes(loss.detach())
             if not math.isfinite(value):
                 raise RunError(
                     f"{description}: the loss became {value} at step {step}. Lower the learning "

@@ -14,7 +14,6 @@ from neonet3d.classification.predict import Classifier
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.config import Config
 from neonet3d.engine.progress import progress
-from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.report.predictions import look_at, write_predictions
 from neonet3d.segmentation.crop_record import cut_without_liver
@@ -32,8 +31,6 @@ def write_case_pages(run: Path) -> tuple[Path, ...]:
     Raises:
         InputError: a study that is not finished, or has no honest PattenNet among its arms.
     """
-    if not (run / "results.json").is_file():
-        raise InputError(f"{run} holds no results.json. Finish the study first.")
     folds = sorted(set(StudyResults.read(run).folds))
     config = Config.model_validate(yaml.safe_load((run / "config.yaml").read_text("utf-8")))
     arm = first_patten(config)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import ValidationError
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.volume import write_atomically
@@ -70,20 +69,13 @@ def write_report(run: Path) -> Path:
     Raises:
         InputError: the folder holds no finished study, or a file of it cannot be used.
     """
-    for name in ("results.json", "manifest.json", "config.yaml"):
+    results = StudyResults.read(run)
+    for name in ("manifest.json", "config.yaml"):
         if not (run / name).is_file():
             raise InputError(
-                f"{run} holds no {name}, so there is nothing to report. "
-                "Finish the study first: 'neonet3d study pni COHORT OUT' goes on where it stopped."
+                f"{run} holds no {name}, so there is nothing to report. Run the study again: what "
+                "is done stays."
             )
-    try:
-        results = StudyResults.read(run)
-    except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the file"
-        raise InputError(
-            f"{run / 'results.json'} is not what this version of neonet3d writes "
-            f"({place}: {error.errors()[0]['msg']}). Run the study again with this version."
-        ) from error
     manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text("utf-8"))
     honest = [arm for arm in results.arms if not arm.leaky]
     page = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from neonet3d.cohort.notebook import table_html
+from neonet3d.errors import InputError
 from neonet3d.metrics.calibration import CalibrationError, ReliabilityBin
 from neonet3d.metrics.fidelity import FidelityScore
 from neonet3d.metrics.interval import Interval
@@ -168,4 +169,22 @@ class StudyResults(Record):
 
     @classmethod
     def read(cls, run: Path) -> StudyResults:
-        return cls.model_validate_json((run / "results.json").read_bytes())
+        """Of a finished study.
+
+        Raises:
+            InputError: the folder holds none, or one of another version.
+        """
+        path = run / "results.json"
+        if not path.is_file():
+            raise InputError(
+                f"{run} holds no results.json, so it is no finished study. Finish one first: "
+                "'neonet3d study pni COHORT OUT' goes on where it stopped."
+            )
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            place = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the file"
+            raise InputError(
+                f"{path} is not what this version of neonet3d writes "
+                f"({place}: {error.errors()[0]['msg']}). Run the study again with this version."
+            ) from error
