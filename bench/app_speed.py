@@ -34,16 +34,15 @@ class Client:
     """Asks as a page of the app does."""
 
     def __init__(self, session: Session, port: int) -> None:
-        self.port, host = port, f"127.0.0.1:{port}"
+        self.port, self.key, host = port, session.key, f"127.0.0.1:{port}"
         self.headers = {
             "Host": host,
             "Origin": f"http://{host}",
-            "Cookie": f"neonet3d-{port}={session.key}",
         }
 
     def ask(self, method: str, path: str, body: Any = None) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=600)
-        connection.request(method, path, body, self.headers)
+        connection.request(method, f"/{self.key}{path}", body, self.headers)
         answer = connection.getresponse()
         payload = answer.read()
         connection.close()

@@ -50,19 +50,28 @@ class Served:
         return address(self.session, self.port)
 
     def ask(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str | None] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str | None] | None = None,
+        *,
+        key: str | None = None,
     ) -> Answer:
-        """As a page of the app would; a header that is None is left out."""
+        """As a page of the app would; a header that is None is left out.
+
+        Args:
+            path: behind the session's key.
+        """
         given: dict[str, str | None] = {
             "Host": f"127.0.0.1:{self.port}",
             "Origin": f"http://127.0.0.1:{self.port}",
-            "Cookie": f"neonet3d-{self.port}={self.session.key}",
         }
         given |= headers or {}
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             sent = {name: value for name, value in given.items() if value is not None}
-            connection.request(method, path, body, sent)
+            connection.request(method, f"/{key or self.session.key}{path}", body, sent)
             answer = connection.getresponse()
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()},
                           answer.read())  # fmt: skip

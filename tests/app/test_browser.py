@@ -64,7 +64,7 @@ def shown(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 @pytest.fixture
 def tab(browser: Any, shown: Served) -> Iterator[Tab]:
-    opened = Tab(browser, f"http://127.0.0.1:{shown.port}/")
+    opened = Tab(browser, shown.address)
     opened.page.goto(shown.address)
     yield opened
     opened.check()
@@ -73,11 +73,11 @@ def tab(browser: Any, shown: Served) -> Iterator[Tab]:
 
 def test_predict(tab: Tab, shown: Served) -> None:
     page, case = tab.page, shown.session.cohort.cases[0]
-    assert "key=" not in page.url
     page.set_input_files("#file", case.image_path)
     page.wait_for_selector("#found, #problem:not([hidden])", timeout=LONG)
     page.wait_for_selector("body[data-shown]", timeout=LONG)
     sentence = page.locator("#sentence").inner_text()
+    assert page.locator("#whose").inner_text() == case.image_path.name
     assert "Probability of pni" in sentence or "found no tumour" in sentence
     before = page.locator("#scan").screenshot()
     if "Probability" in sentence:
@@ -100,6 +100,23 @@ def test_an_upload_that_is_refused_says_why(tab: Tab, tmp_path: Path) -> None:
     tab.page.wait_for_selector("#problem:not([hidden])", timeout=LONG)
     assert "damaged" in tab.page.locator("#problem").inner_text()
     assert not tab.page.locator("#found").is_visible()
+
+
+def test_a_second_scan_takes_the_place_of_the_first(
+    tab: Tab, shown: Served, tmp_path: Path
+) -> None:
+    page, cases = tab.page, shown.session.cohort.cases
+    first, second = (
+        shutil.copy(case.image_path, tmp_path / f"scan-{number}.nii.gz")
+        for number, case in enumerate(cases[:2])
+    )
+    page.set_input_files("#file", first)
+    page.wait_for_selector("#job:not([hidden])", timeout=LONG)
+    page.set_input_files("#file", second)
+    page.wait_for_selector("#whose:has-text('scan-1')", timeout=LONG)
+    page.wait_for_selector("body[data-shown]", timeout=LONG)
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#whose").inner_text() == "scan-1.nii.gz"
 
 
 def test_a_job_is_cancelled(tab: Tab, shown: Served) -> None:
@@ -193,7 +210,8 @@ def test_follow_a_run_and_open_its_report(tab: Tab, shown: Served) -> None:
         page.wait_for_selector("#runs section[data-state=stopped]", timeout=LONG)
     finally:
         shutil.rmtree(other)
-    page.click("text=viewer")
+    page.click("text=report")
+    page.click("a[href='viewer.html']")
     page.wait_for_selector("body[data-shown='0']", timeout=LONG)
 
 
@@ -215,7 +233,7 @@ def test_a_hostile_name_is_only_text(
 
     copied = shutil.copytree(run_folder, tmp_path / "<img src=x onerror=document.title='owned'>")
     with serving(copied) as started:
-        opened = Tab(browser, f"http://127.0.0.1:{started.port}/")
+        opened = Tab(browser, started.address)
         opened.page.goto(started.address)
         opened.page.goto(opened.home + "runs")
         opened.page.wait_for_selector("#runs section h2:has-text('<img src=x')", timeout=LONG)

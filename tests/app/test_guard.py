@@ -1,7 +1,8 @@
-"""Who is let in: own host, own origin, own key; and what the pages may do."""
+"""Who is let in: own host, own key, own origin; and what the pages may do."""
 
 from __future__ import annotations
 
+import http.client
 from typing import Any
 
 import pytest
@@ -9,43 +10,48 @@ import pytest
 Served = Any
 
 
-def test_the_printed_address_lets_a_browser_in_and_hides_the_key(served: Served) -> None:
-    first = served.ask("GET", f"/?key={served.session.key}", headers={"Cookie": None})
-    assert first.status == 303
-    assert first.headers["location"] == "/"
-    cookie = first.headers["set-cookie"]
-    assert f"neonet3d-{served.port}={served.session.key}" in cookie
-    assert "HttpOnly" in cookie
-    assert "SameSite=strict" in cookie
+def test_the_printed_address_leads_to_a_page(served: Served) -> None:
+    assert served.address == f"http://127.0.0.1:{served.port}/{served.session.key}/"
+    first = served.ask("GET", "/")
+    assert first.status == 307
+    assert first.headers["location"] == "predict"
+    assert "set-cookie" not in first.headers  # it would go to other ports of the host too
     assert served.ask("GET", "/predict").status == 200
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "headers", "sentence"),
+    ("method", "path", "headers", "key", "sentence"),
     [
-        ("GET", "/predict", {"Host": "evil.example"}, "under its own address only"),
-        ("GET", "/predict", {"Host": "127.0.0.1:1"}, "under its own address only"),
-        ("GET", "/predict", {"Host": "127.0.0.1.evil.example:8420"}, "its own address only"),
-        ("POST", "/api/cohort/check", {"Origin": "http://evil.example"}, "another site"),
-        ("POST", "/api/cohort/check", {"Origin": "null"}, "another site"),
-        ("POST", "/api/cohort/check", {"Origin": None}, "another site"),
-        ("GET", "/predict", {"Cookie": None}, "key of the session"),
-        ("GET", "/api/runs", {"Cookie": "neonet3d-1=x"}, "key of the session"),
-        ("GET", "/?key=wrong", {"Cookie": None}, "key of the session"),
-        ("POST", "/api/cohort/check", {"Cookie": None}, "key of the session"),
+        ("GET", "/predict", {"Host": "evil.example"}, None, "under its own address only"),
+        ("GET", "/predict", {"Host": "127.0.0.1:1"}, None, "under its own address only"),
+        ("GET", "/predict", {"Host": "127.0.0.1.evil.example"}, None, "own address only"),
+        ("POST", "/api/cohort/check", {"Origin": "http://evil.example"}, None, "another site"),
+        ("POST", "/api/cohort/check", {"Origin": "null"}, None, "another site"),
+        ("POST", "/api/cohort/check", {"Origin": None}, None, "another site"),
+        ("GET", "/predict", {}, "wrong", "the whole address"),
+        ("GET", "/api/runs", {}, "%2e%2e", "the whole address"),
+        ("POST", "/api/cohort/check", {}, "wrong", "the whole address"),
     ],
 )
 def test_what_comes_from_elsewhere_is_refused(
-    served: Served, method: str, path: str, headers: dict[str, str | None], sentence: str
+    served: Served,
+    method: str,
+    path: str,
+    headers: dict[str, str | None],
+    key: str | None,
+    sentence: str,
 ) -> None:
-    refused = served.ask(method, path, headers=headers)
+    refused = served.ask(method, path, headers=headers, key=key)
     assert refused.status == 403
     assert sentence in refused.sentence
 
 
-def test_the_key_cannot_be_used_to_lead_elsewhere(served: Served) -> None:
-    found = served.ask("GET", f"//evil.example/?key={served.session.key}")
-    assert found.headers["location"] == "/evil.example/"
+@pytest.mark.parametrize("path", ["/", "/predict", "//", "/static/app.css"])
+def test_nothing_is_told_without_the_key(served: Served, path: str) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=60)
+    connection.request("GET", path)
+    assert connection.getresponse().status == 403
+    connection.close()
 
 
 @pytest.mark.parametrize("path", ["/predict", "/api/runs", "/static/app.css", "/nowhere"])
@@ -59,6 +65,19 @@ def test_every_answer_forbids_what_is_not_its_own(served: Served, path: str) -> 
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"] == "no-store"
     assert "server" not in headers
+
+
+def test_a_fault_of_ours_is_a_sentence_with_the_same_headers(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("neonet3d.app.api.list_runs", broken)
+    found = served.ask("GET", "/api/runs")
+    assert found.status == 500
+    assert "neonet3d itself failed (ZeroDivisionError)" in found.sentence
+    assert found.headers["content-security-policy"].startswith("default-src 'none'")
 
 
 def test_a_report_runs_as_if_from_another_site(served: Served) -> None:

@@ -114,6 +114,8 @@ def test_a_running_job_is_cancelled_and_the_next_one_goes_on(queue: JobQueue) ->
     assert queue.cancel(long.id).state == "cancelled"
     assert ended(after).state == "done"
     assert waits.stages == []
+    assert not waits.folder.exists()
+    assert long.stages[0].ended is not None
     assert queue.cancel(after.id).state == "done"
 
 
@@ -121,7 +123,22 @@ def test_a_worker_that_dies_is_replaced(queue: JobQueue) -> None:
     died = ended(queue.submit("test", lambda folder: Dies()))
     assert died.state == "failed"
     assert died.sentence == jobs.WORKER_GONE
+    assert not died.folder.exists()
     assert ended(queue.submit("test", lambda folder: Writes())).state == "done"
+
+
+def test_a_worker_that_cannot_be_started_fails_the_job_and_not_the_queue(
+    importable: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: JobQueue) -> None:
+        raise OSError("no room for another process")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JobQueue, "_start_worker", full)
+        queue = JobQueue(tmp_path)
+        assert ended(queue.submit("test", lambda folder: Writes())).sentence == jobs.WORKER_GONE
+    assert ended(queue.submit("test", lambda folder: Writes())).state == "done"
+    queue.close()
 
 
 def test_too_many_that_wait_are_refused(queue: JobQueue) -> None:

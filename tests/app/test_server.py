@@ -28,7 +28,7 @@ def test_every_page_is_whole(served: Served, page: str) -> None:
     text = served.ask("GET", f"/{page}").body.decode()
     assert text.startswith("<!doctype html>")
     assert text.rstrip().endswith("</html>")
-    assert f'href="/{page}" aria-current="page"' in text
+    assert f'href="{page}" aria-current="page"' in text
     assert "Research use only" in text
     assert "style=" not in text  # the policy lets no style of its own in
     assert text.count("<script") == text.count("src=") - text.count("<img") + text.count(
@@ -130,7 +130,11 @@ def test_a_scan_is_read_in_the_worker_and_its_upload_goes(served: Served, scans:
         "cropping",
     ]
     assert served.ask("GET", f"/api/jobs/{job}/files/scan.nii.gz").status == 200
-    assert not list(served.session.folder.rglob("upload*.bin"))
+    # Nothing is left of it but what the page shows: no upload, no second copy.
+    left = {path.name for path in (served.session.folder / job).rglob("*")}
+    assert left == {"scan.nii.gz", "mask.nii.gz", "roi.nii.gz"} | {
+        f"{name}.nii.gz" for name in told["result"]["maps"]
+    }
 
 
 def test_an_upload_that_is_no_scan_fails_with_its_sentence(served: Served) -> None:
@@ -151,11 +155,11 @@ def test_uploads_that_are_refused_at_the_door(served: Served) -> None:
 
 def test_two_gigabytes_are_refused_before_they_are_sent(served: Served) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
-    connection.putrequest("POST", "/api/predict?name=large.nii", skip_host=True)
+    path = f"/{served.session.key}/api/predict?name=large.nii"
+    connection.putrequest("POST", path, skip_host=True)
     for name, value in {
         "Host": f"127.0.0.1:{served.port}",
         "Origin": f"http://127.0.0.1:{served.port}",
-        "Cookie": f"neonet3d-{served.port}={served.session.key}",
         "Content-Length": str(2 << 30),
     }.items():
         connection.putheader(name, value)
@@ -164,6 +168,27 @@ def test_two_gigabytes_are_refused_before_they_are_sent(served: Served) -> None:
     assert answer.status == 400
     assert "2048 MB" in json.loads(answer.read())["error"]
     connection.close()
+
+
+def test_the_stylesheet_is_css(served: Served) -> None:
+    css = served.ask("GET", "/static/app.css").body.decode()
+    assert '"Segoe UI"' in css
+    assert "section > *" in css
+    assert "&" not in css
+
+
+@pytest.mark.parametrize("manifest", ["{", "[]", '{"starts": []}', '{"name": "x"}'])
+def test_a_folder_that_is_no_run_is_passed_over(
+    served: Served, run_folder: Path, manifest: str
+) -> None:
+    other = run_folder.parent / "other"
+    other.mkdir()
+    try:
+        (other / "manifest.json").write_text(manifest)
+        assert [run["name"] for run in served.ask("GET", "/api/runs").json()] == ["study"]
+        assert served.ask("GET", "/runs/study/report.html").status == 200
+    finally:
+        shutil.rmtree(other)
 
 
 def test_runs_are_listed_with_how_far_they_are(served: Served, run_folder: Path) -> None:
@@ -187,7 +212,7 @@ def test_runs_are_listed_with_how_far_they_are(served: Served, run_folder: Path)
 
 def test_a_port_that_is_taken_is_said() -> None:
     with bind(0) as taken:
-        with pytest.raises(InputError, match="is taken"):
+        with pytest.raises(InputError, match="another program, perhaps 'neonet3d serve', has it"):
             bind(taken.getsockname()[1])
         assert taken.getsockname()[0] == "127.0.0.1"
         assert taken.family == socket.AF_INET
@@ -201,10 +226,40 @@ def test_the_private_folder_goes_with_the_session(run_folder: Path) -> None:
     assert not folder.exists()
 
 
+def test_a_folder_that_a_killed_session_left_is_removed(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left, foreign = tmp_path / "neonet3d-session-killed", tmp_path / "neonet3d-session-other"
+    for folder in (left, foreign):
+        folder.mkdir()
+    (left / ".lock").touch()
+    (left / "upload").write_text("a scan")
+    with Session.open(run_folder) as first:
+        assert not left.exists()
+        assert foreign.exists()  # without a lock it may be anything
+        with Session.open(run_folder):
+            assert first.folder.exists()
+
+
+def test_a_faulty_case_of_the_cohort_is_said(run_folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(run_folder, tmp_path / "run")
+    manifest = json.loads((copied / "manifest.json").read_text())
+    cohort = shutil.copytree(manifest["cohort"], tmp_path / "cohort")
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"cohort": str(cohort)}))
+    Cohort.open(cohort).cases[2].image_path.unlink()
+    with Session.open(copied) as session:
+        assert session.cohort is not None
+        assert len(session.cohort) == 7
+        assert session.shown_cohort.root == cohort
+        (sentence,) = session.faults
+        assert "case_2" in sentence
+
+
 def test_a_run_without_its_scans_shows_its_patches(run_folder: Path, tmp_path: Path) -> None:
     copied = shutil.copytree(run_folder, tmp_path / "run")
     manifest = json.loads((copied / "manifest.json").read_text())
     (copied / "manifest.json").write_text(json.dumps(manifest | {"cohort": "/nowhere"}))
     with Session.open(copied) as session:
         assert session.cohort is None
-        assert len(session.crops) == 8
+        assert len(session.shown_cohort) == 8

@@ -29,22 +29,26 @@ def test_without_its_extra_it_says_what_to_install(
     assert "pip install 'neonet3d[app]'" in ended.stderr
 
 
-def test_it_prints_its_address_and_ends_with_ctrl_c(tiny_study: tuple[Path, Any]) -> None:
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+def test_it_prints_its_address_and_leaves_nothing_when_it_ends(
+    tiny_study: tuple[Path, Any], tmp_path: Path, ends: signal.Signals
+) -> None:
     command = [sys.executable, "-m", "neonet3d", "serve", str(tiny_study[0]), "--port", "0"]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "TMPDIR": str(tmp_path)}
     app = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     try:
         assert app.stdout is not None
-        found = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+/\?key=\S+)\n", app.stdout.readline())
+        found = re.fullmatch(r"Open (http://127\.0\.0\.1:\d+/\S+/)\n", app.stdout.readline())
         assert found is not None
-        opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        page = opener.open(found.group(1), timeout=30).read().decode()
-        assert "<h1>Predict</h1>" in page
-        app.send_signal(signal.SIGINT)
+        with urllib.request.urlopen(found.group(1), timeout=30) as answer:
+            assert "<h1>Predict</h1>" in answer.read().decode()
+        assert list(tmp_path.iterdir())
+        app.send_signal(ends)
         _, errors = app.communicate(timeout=30)
         assert (app.returncode, errors) == (0, "")
+        assert not list(tmp_path.iterdir())
     finally:
         app.kill()
         app.communicate()

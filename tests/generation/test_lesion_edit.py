@@ -119,6 +119,18 @@ def test_the_surface_lies_between_the_voxels() -> None:
     assert along[9] == pytest.approx(-along[10])
 
 
+def test_a_tumour_at_the_border_may_be_moved_along_it() -> None:
+    """It lies outside the liver with a share that no new tumour might."""
+    slab = np.zeros(SHAPE, np.uint8)
+    slab[:, 14:30] = 1
+    slab[ball((-8, -4, 0), 10)] = TUMOUR
+    slab[:, :14] = 0
+    new = shift_tumour(slab, SCHEMA, SPACING_MM, (16.0, 0.0, 0.0))
+    assert (new == TUMOUR).sum() == (slab == TUMOUR).sum()
+    with pytest.raises(RunError, match="does not fit there"):
+        shift_tumour(slab, SCHEMA, SPACING_MM, (0.0, -8.0, 0.0))
+
+
 @pytest.mark.parametrize("by_mm", [(4.0, 0.0, 0.0), (-6.0, 2.0, 0.0), (0.0, 0.0, 4.0)])
 def test_a_tumour_is_shifted_as_it_is(by_mm: tuple[float, float, float]) -> None:
     old = patient(10)
@@ -126,6 +138,7 @@ def test_a_tumour_is_shifted_as_it_is(by_mm: tuple[float, float, float]) -> None
     voxels = np.rint(np.array(by_mm) / SPACING_MM).astype(int)
     assert np.array_equal(new == TUMOUR, np.roll(old == TUMOUR, voxels, (0, 1, 2)))
     check(old, new, (old == TUMOUR).sum() * VOXEL_MM3)
+    assert np.array_equal(shift_tumour(old, SCHEMA, SPACING_MM, (0.9, 0.9, 1.9)), old)
     everywhere = np.where(old == TUMOUR, TUMOUR, 1).astype(np.uint8)
     for far_mm in (30.0, 60.0, 200.0):  # half of it, all of it, and its surroundings too
         with pytest.raises(RunError, match="does not fit there"):

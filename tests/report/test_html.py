@@ -231,7 +231,7 @@ def test_a_run_that_left_its_cohort_behind_says_so(own_run: Path) -> None:
 @pytest.mark.parametrize("name", ["results.json", "manifest.json", "config.yaml"])
 def test_an_unfinished_run_is_refused(own_run: Path, name: str) -> None:
     (own_run / name).unlink()
-    with pytest.raises(InputError, match=f"holds no {name}.*Finish the study first"):
+    with pytest.raises(InputError, match=f"holds no {name}"):
         write_report(own_run)
 
 

@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
+from neonet3d.errors import InputError
 from neonet3d.metrics.interval import Interval
 from neonet3d.study.results import StudyResults
 
@@ -60,5 +60,5 @@ def test_nan_and_infinity_return_from_json(
 def test_unknown_keys_are_refused(finished: tuple[Path, StudyResults], tmp_path: Path) -> None:
     record = json.loads((finished[0] / "results.json").read_text()) | {"accuracy": 1.0}
     (tmp_path / "results.json").write_text(json.dumps(record))
-    with pytest.raises(ValidationError, match="accuracy"):
+    with pytest.raises(InputError, match="accuracy"):
         StudyResults.read(tmp_path)

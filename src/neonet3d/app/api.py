@@ -46,9 +46,12 @@ def routes(session: Session) -> list[Route]:
     """Of everything that is asked for by scripts."""
     uploads = asyncio.Semaphore(MOST_UPLOADS)
 
+    def told(job: Job) -> JSONResponse:
+        return JSONResponse(session.jobs.told(job))
+
     async def check(request: Request) -> Response:
-        cohort = session.crops if session.cohort is None else session.cohort
-        return _told(session.jobs.submit("cohort", lambda _: CheckCohort(cohort.root)))
+        root = session.shown_cohort.root
+        return told(session.jobs.submit("cohort", lambda _: CheckCohort(root)))
 
     async def predict(request: Request) -> Response:
         name = request.query_params.get("name", "")
@@ -64,7 +67,7 @@ def routes(session: Session) -> list[Route]:
         try:
             async with uploads, asyncio.timeout(LONGEST_UPLOAD_SECONDS):
                 await receive(request.stream(), upload)
-            return _told(session.jobs.submit("predict", make))
+            return told(session.jobs.submit("predict", make))
         except TimeoutError as error:
             raise InputError("The upload took too long. Send it again.") from error
         finally:
@@ -90,13 +93,13 @@ def routes(session: Session) -> list[Route]:
         wanted = await _read(request, Drawing)
         mask = EditedMask(case=wanted.case, edits=wanted.edits)
         work = DrawVolume(session.models, session.crops.root, mask, wanted.outcome, wanted.seed)
-        return _told(session.jobs.submit("generate", lambda _: work))
+        return told(session.jobs.submit("generate", lambda _: work))
 
     async def job(request: Request) -> Response:
-        return _told(session.jobs.get(request.path_params["number"]))
+        return told(session.jobs.get(request.path_params["number"]))
 
     async def cancel(request: Request) -> Response:
-        return _told(session.jobs.cancel(request.path_params["number"]))
+        return told(session.jobs.cancel(request.path_params["number"]))
 
     async def file(request: Request) -> Response:
         found = session.jobs.get(request.path_params["number"])
@@ -109,7 +112,8 @@ def routes(session: Session) -> list[Route]:
         return FileResponse(listed[name], media_type=kind)
 
     async def runs(request: Request) -> Response:
-        return JSONResponse([asdict(run) for run in list_runs(session.run.parent)])
+        found = await run_in_threadpool(list_runs, session.run.parent)
+        return JSONResponse([asdict(run) for run in found])
 
     return [
         Route("/api/cohort/check", check, methods=["POST"]),
@@ -121,10 +125,6 @@ def routes(session: Session) -> list[Route]:
         Route("/api/jobs/{number}/files/{name}", file),
         Route("/api/runs", runs),
     ]
-
-
-def _told(job: Job) -> JSONResponse:
-    return JSONResponse(job.as_json())
 
 
 async def _read(request: Request, kind: type[SectionT]) -> SectionT:

@@ -2,18 +2,18 @@
 
 The app listens on the loopback only. That is not enough: any page that is open in the same browser
 can send requests there, a name can be made to point there (DNS rebinding), and other users of the
-machine reach the same port. So a request must name the app as its host, come with the session's
-key, and, where it changes something, come from a page of the app.
+machine reach the same port. So everything stands in a folder whose name is the session's key, a
+request must name the app as its host, and what changes something must come from a page of the app.
+
+The key is no cookie: browsers send those to every port of a host, so to other users' servers too.
 """
 
 from __future__ import annotations
 
 import hmac
-from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 READING = ("GET", "HEAD")
@@ -28,7 +28,7 @@ REPORT_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "font-src data:; sandbox allow-scripts allow-popups; frame-ancestors 'none'"
 )
-"""Of reports, which carry all they need: they run as if from another site, without the key."""
+"""Of reports, which carry all they need: they run as if from another site."""
 
 HEADERS = {
     "content-security-policy": PAGE_POLICY,
@@ -41,17 +41,16 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware that refuses what does not come from the app's own pages."""
+    """Around the whole app: refuses what does not come from its own pages."""
 
     def __init__(self, app: ASGIApp, *, port: int, key: str) -> None:
         """
         Args:
             port: on which the app listens.
-            key: of the session.
+            key: of the session; the first part of every path.
         """
         self._app = app
         self._hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
-        self._cookie = f"neonet3d-{port}"  # a browser sends cookies to every port of a host
         self._key = key
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,39 +65,28 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        answer = self._refusal(scope) or self._admission(scope)
-        await (answer or self._app)(scope, receive, send_guarded)
+        refused = self._refusal(scope)
+        if refused is not None:
+            await refused(scope, receive, send_guarded)
+            return
+        await self._app({**scope, "root_path": f"/{self._key}"}, receive, send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if host not in self._hosts:
-            return _refused("This app answers under its own address only. Open the one that "
-                            "'neonet3d serve' printed.")  # fmt: skip
+            return _refused(
+                "This app answers under its own address only. Open the one that 'neonet3d serve' "
+                "printed."
+            )
+        first, _, _ = scope["path"].removeprefix("/").partition("/")
+        if not hmac.compare_digest(first.encode(), self._key.encode()):
+            return _refused(
+                "This needs the whole address that 'neonet3d serve' printed. Open that one."
+            )
         if scope["method"] not in READING and origin != f"http://{host}":
             return _refused("This came from another site, or from no page. Use the app's pages.")
-        if not self._has_key(scope, headers):
-            return _refused("This needs the key of the session. Open the address that "
-                            "'neonet3d serve' printed, with all that follows '?'.")  # fmt: skip
         return None
-
-    def _has_key(self, scope: Scope, headers: Headers) -> bool:
-        kept = cookie_parser(headers.get("cookie", "")).get(self._cookie, "")
-        given = (one.encode() for one in (kept, _asked(scope)))
-        return any(hmac.compare_digest(one, self._key.encode()) for one in given)
-
-    def _admission(self, scope: Scope) -> Response | None:
-        """Takes the key out of the address, which is kept and shown by browsers."""
-        if not _asked(scope) or scope["method"] not in READING:
-            return None
-        # One slash: two would begin the name of another host.
-        response = RedirectResponse("/" + scope["path"].lstrip("/"), status_code=303)
-        response.set_cookie(self._cookie, self._key, httponly=True, samesite="strict", path="/")
-        return response
-
-
-def _asked(scope: Scope) -> str:
-    return parse_qs(scope["query_string"].decode("latin-1")).get("key", [""])[0]
 
 
 def _refused(sentence: str) -> Response:

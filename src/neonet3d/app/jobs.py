@@ -10,6 +10,7 @@ import shutil
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -22,7 +23,7 @@ from neonet3d.app.worker import Begun, Done, Failed, Work, serve_jobs
 from neonet3d.errors import InputError
 
 MOST_WAITING = 4
-MOST_KEPT = 24  # ended jobs whose files stay
+MOST_KEPT = 8  # ended jobs whose files stay
 LONGEST_SECONDS = 1800.0
 LOOK_SECONDS = 0.05  # how soon a cancelled job stops
 TOO_LONG = (
@@ -77,6 +78,10 @@ class Job:
     def close_stage(self) -> None:
         if self.stages and self.stages[-1].ended is None:
             self.stages[-1].ended = time.monotonic()
+
+    def end(self, state: State, *, sentence: str | None = None) -> None:
+        self.close_stage()
+        self.state, self.sentence = state, sentence
 
     def as_json(self) -> dict[str, object]:
         now = time.monotonic()
@@ -133,8 +138,10 @@ class JobQueue:
         job = Job(number, kind, folder, make(folder))
         with self._changed:
             self._jobs[number] = job
-            self._forget()
+            old = self._forgotten()
             self._changed.notify_all()
+        for one in old:
+            shutil.rmtree(one.folder, ignore_errors=True)
         return job
 
     def get(self, number: str) -> Job:
@@ -151,9 +158,17 @@ class JobQueue:
         """End a job, whether it waits or runs; one that has ended stays as it is."""
         job = self.get(number)
         with self._changed:
+            waited = job.state == "waiting"
             if not job.ended:
-                job.state = "cancelled"
+                job.end("cancelled")
+        if waited:
+            shutil.rmtree(job.folder, ignore_errors=True)
         return job
+
+    def told(self, job: Job) -> dict[str, object]:
+        """How far a job is, as JSON has it."""
+        with self._changed:
+            return job.as_json()
 
     def close(self) -> None:
         """End what runs, and the worker."""
@@ -163,13 +178,14 @@ class JobQueue:
         self._thread.join()
         self._stop_worker()
 
-    def _forget(self) -> None:
+    def _forgotten(self) -> list[Job]:
+        """Jobs that ended long ago and are no longer kept."""
         ended = [number for number, job in self._jobs.items() if job.ended]
-        for number in ended[:-MOST_KEPT]:
-            shutil.rmtree(self._jobs.pop(number).folder, ignore_errors=True)
+        return [self._jobs.pop(number) for number in ended[:-MOST_KEPT]]
 
     def _work(self) -> None:
-        self._start_worker()  # loads its libraries while nothing waits for it yet
+        with suppress(OSError):  # the first job says it
+            self._start_worker()  # loads its libraries while nothing waits for it yet
         while (job := self._next()) is not None:
             self._follow(job)
 
@@ -185,8 +201,9 @@ class JobQueue:
 
     def _follow(self, job: Job) -> None:
         """Have the worker do a job, and write down what it says."""
-        pipe, until = self._start_worker(), time.monotonic() + self._longest_seconds
+        until = time.monotonic() + self._longest_seconds
         try:
+            pipe = self._start_worker()
             pipe.send((job.work, job.folder))
             while job.state == "running" and not self._closed:
                 if time.monotonic() > until:
@@ -196,21 +213,23 @@ class JobQueue:
                     if not isinstance(said, Begun):
                         self._conclude(job, said)
                         return
-                    job.begin(said.stage)
+                    with self._changed:
+                        job.begin(said.stage)
         except (EOFError, OSError):
             self._conclude(job, Failed(WORKER_GONE))
         self._stop_worker()  # it is still at it, or gone
+        shutil.rmtree(job.folder, ignore_errors=True)  # with what it had of the scan
 
     def _conclude(self, job: Job, said: Done | Failed) -> None:
         with self._changed:
             if job.ended:  # cancelled at the last moment
                 return
-            job.close_stage()
             match said:
                 case Done(result):
-                    job.state, job.result = "done", result
+                    job.result = result
+                    job.end("done")
                 case Failed(sentence):
-                    job.state, job.sentence = "failed", sentence
+                    job.end("failed", sentence=sentence)
 
     def _start_worker(self) -> Connection:
         """The pipe to the worker; a new one where there is none."""

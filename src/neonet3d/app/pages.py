@@ -12,10 +12,9 @@ from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from neonet3d.app.guard import REPORT_POLICY
-from neonet3d.app.runs import list_runs, page_of_run
+from neonet3d.app.runs import page_of_run
 from neonet3d.app.session import Session
 from neonet3d.app.thumbnails import thumbnail
-from neonet3d.cohort.cohort import Cohort
 from neonet3d.errors import InputError
 from neonet3d.report import wording
 from neonet3d.report.palette import DARK, LIGHT, class_colours
@@ -37,10 +36,10 @@ def routes(session: Session) -> list[Route]:
     """Everything that a browser opens or that a page shows."""
 
     async def start(request: Request) -> Response:
-        return RedirectResponse("/predict")
+        return RedirectResponse("predict")
 
     async def cohort(request: Request) -> Response:
-        of = _shown_cohort(session)
+        of = session.shown_cohort
         rows = [
             {
                 "number": i,
@@ -50,10 +49,16 @@ def routes(session: Session) -> list[Route]:
             }
             for i, case in enumerate(of, start=1)
         ]
-        return _page("cohort", outcome=of.outcome_name, rows=rows, whole=session.cohort is not None)
+        return _page(
+            "cohort",
+            outcome=of.outcome_name,
+            rows=rows,
+            whole=session.cohort is not None,
+            faults=session.faults,
+        )
 
     async def picture(request: Request) -> Response:
-        of, number = _shown_cohort(session), request.path_params["number"]
+        of, number = session.shown_cohort, request.path_params["number"]
         if not 1 <= number <= len(of):
             raise InputError(f"There are {len(of)} cases, and no number {number}.")
         path = session.folder / f"case-{number}.png"
@@ -90,11 +95,11 @@ def routes(session: Session) -> list[Route]:
         )
 
     async def runs(request: Request) -> Response:
-        return _page("runs", runs=list_runs(session.run.parent))
+        return _page("runs")
 
     async def report(request: Request) -> Response:
         name, page = request.path_params["name"], request.path_params["page"]
-        path = page_of_run(session.run.parent, name, page)
+        path = await run_in_threadpool(page_of_run, session.run.parent, name, page)
         return FileResponse(
             path, media_type="text/html", headers={"content-security-policy": REPORT_POLICY}
         )
@@ -109,11 +114,6 @@ def routes(session: Session) -> list[Route]:
         Route("/runs/{name}/{page}", report),
         Route("/static/{name}", _static),
     ]
-
-
-def _shown_cohort(session: Session) -> Cohort:
-    """Whole scans; the run's patches where the scans are gone."""
-    return session.crops if session.cohort is None else session.cohort
 
 
 async def _static(request: Request) -> Response:

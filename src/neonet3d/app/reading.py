@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +48,17 @@ class ReadScan:
 
     def run(self, folder: Path, say: Say) -> dict[str, object]:
         """Files: the scan, NeoSeg's mask and the region on its grid, and maps on the patch's."""
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:  # goes with all copies of the scan
+            return self._run(folder, Path(scratch), say)
+
+    def _run(self, folder: Path, scratch: Path, say: Say) -> dict[str, object]:
         say("reading the scan")
-        cohort = self._import(folder)
+        cohort = self._import(scratch)
         case = cohort.cases[0]
         scan = case.read_image()
         say("segmenting")
         segmenter = load_segmenter(self.models.segmenter)
-        masks = predict_cases(segmenter, cohort, folder / "masks", kept_for_cropping(segmenter))
+        masks = predict_cases(segmenter, cohort, scratch / "masks", kept_for_cropping(segmenter))
         schema = segmenter.card.schema_
         found = cohort.with_overlaid_masks(masks, schema)
         _, label_map = found.cases[0].read_with_mask()
@@ -62,9 +67,9 @@ class ReadScan:
         say("cropping")
         crops = crop_cohort(
             found,
-            folder / "crops",
+            scratch / "crops",
             self.models.roi,
-            tumour_probability=lesion_probability(folder / "masks"),
+            tumour_probability=lesion_probability(scratch / "masks"),
             allow_empty=True,
         )
         record = read_record(crops.root, case.name)
@@ -79,6 +84,7 @@ class ReadScan:
             crops.cases[0].read_image().affine, (np.array(record.shape) - 1) / 2
         )
         result: dict[str, object] = {
+            "name": self.name,
             "volumes_ml": volumes_ml,
             "lesions": record.n_lesions,
             "centre_mm": centre_mm.tolist(),
@@ -94,21 +100,25 @@ class ReadScan:
             maps.append(name)
         return result | {"maps": maps}
 
-    def _import(self, folder: Path) -> Cohort:
-        """The upload as a cohort of one case.
+    def _import(self, scratch: Path) -> Cohort:
+        """The upload, which is removed, as a cohort of one case.
 
         Raises:
             InputError: what cannot be read, in words that do not name our folders; several scans.
         """
-        unpacked = folder / "upload"
+        unpacked = scratch / "upload"
         unpacked.mkdir()
         try:
-            cohort = import_cohort(unpack(self.upload, unpacked), folder / "cohort")
+            cohort = import_cohort(unpack(self.upload, unpacked), scratch / "cohort")
         except InputError as error:
             sentence = str(error)
             for path in sorted(unpacked.rglob("*"), key=lambda one: -len(str(one))):
                 sentence = sentence.replace(str(path), self.name)
+            if "--series" in sentence:
+                sentence = f"{self.name} holds several series. Zip the files of one of them."
             raise InputError(sentence.replace(str(unpacked), self.name)) from error
+        finally:
+            self.upload.unlink(missing_ok=True)
         if len(cohort) != 1:
             raise InputError(f"{self.name} holds {len(cohort)} scans. Send one at a time.")
         return cohort

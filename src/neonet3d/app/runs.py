@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,8 +35,12 @@ class RunState:
 
 
 def list_runs(folder: Path) -> list[RunState]:
-    """Every run folder in a folder, the latest start first."""
-    found = [read_run(path) for path in folder.iterdir() if (path / "manifest.json").is_file()]
+    """Every run folder in a folder that can be read, the latest start first."""
+    found = []
+    for path in folder.iterdir():
+        with suppress(OSError, ValueError, KeyError, IndexError, TypeError):  # is no run of ours
+            if (path / "manifest.json").is_file():
+                found.append(read_run(path))
     return sorted(found, key=lambda run: run.started, reverse=True)
 
 
@@ -48,28 +53,30 @@ def read_run(path: Path) -> RunState:
             if line.endswith("\n"):
                 entry = json.loads(line)
                 stages.append((str(entry["stage"]), float(entry["seconds"])))
-    pages = [name for name in PAGES if (path / name).is_file()]
-    pages += sorted(page.name for page in path.glob("cases-*.html"))
     return RunState(
         name=path.name,
         state=_state(path),
         command=str(manifest["command"]),
         started=str(manifest["starts"][-1]),
         stages=tuple(stages),
-        pages=tuple(pages),
+        pages=_pages(path),
     )
 
 
 def page_of_run(folder: Path, name: str, page: str) -> Path:
-    """The file of a page that ``list_runs`` names.
+    """The file of a page of a run.
 
     Raises:
         InputError: no such run or page.
     """
-    for run in list_runs(folder):
-        if run.name == name and page in run.pages:
-            return folder / run.name / page
+    if name in {path.name for path in folder.iterdir()} and page in _pages(folder / name):
+        return folder / name / page
     raise InputError(f"There is no page {page!r} of a run {name!r} here.")
+
+
+def _pages(path: Path) -> tuple[str, ...]:
+    pages = [name for name in PAGES if (path / name).is_file()]
+    return (*pages, *sorted(page.name for page in path.glob("cases-*.html")))
 
 
 def _state(path: Path) -> State:

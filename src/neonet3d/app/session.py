@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
 
 from neonet3d.app.jobs import JobQueue
 from neonet3d.app.models import FoldModels
@@ -17,6 +19,8 @@ from neonet3d.app.worker import Say
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.engine.artefact import ArtefactCard
 from neonet3d.errors import InputError
+
+PREFIX, LOCK = "neonet3d-session-", ".lock"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class Session:
         models: of its first fold.
         card: of the generator.
         crops: patches of the study, whose masks are drawn on.
-        cohort: whole scans, or None where the run stands without them.
+        cohort: whole scans, those cases that can be opened; None where the run stands without.
+        faults: sentences about the other cases.
         folder: private; it goes when the session does.
         key: what a browser must know.
     """
@@ -38,6 +43,7 @@ class Session:
     card: ArtefactCard
     crops: Cohort
     cohort: Cohort | None
+    faults: tuple[str, ...]
     folder: Path
     key: str
     jobs: JobQueue
@@ -53,15 +59,24 @@ class Session:
         run = run.resolve()
         models = FoldModels.of(run)
         card = models.generator_card()
-        crops, cohort = Cohort.open(run / "crops"), _cohort_of(run)
-        with tempfile.TemporaryDirectory(prefix="neonet3d-") as name:  # of mode 0700
+        crops, (cohort, faults) = Cohort.open(run / "crops"), _cohort_of(run)
+        _remove_leftovers()
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as name:  # of mode 0700
             folder = Path(name)
-            jobs = JobQueue(folder)
-            try:
-                jobs.submit("start", lambda _: LoadModels(models))
-                yield cls(run, models, card, crops, cohort, folder, secrets.token_urlsafe(24), jobs)
-            finally:
-                jobs.close()
+            with (folder / LOCK).open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                jobs = JobQueue(folder)
+                try:
+                    jobs.submit("start", lambda _: LoadModels(models))
+                    key = secrets.token_urlsafe(24)
+                    yield cls(run, models, card, crops, cohort, faults, folder, key, jobs)
+                finally:
+                    jobs.close()
+
+    @property
+    def shown_cohort(self) -> Cohort:
+        """Whole scans; the run's patches where the scans are gone."""
+        return self.crops if self.cohort is None else self.cohort
 
 
 @dataclass(frozen=True)
@@ -76,10 +91,24 @@ class LoadModels:
         return {}
 
 
-def _cohort_of(run: Path) -> Cohort | None:
-    manifest = yaml.safe_load((run / "manifest.json").read_text("utf-8"))
-    place = manifest.get("cohort")
+def _cohort_of(run: Path) -> tuple[Cohort | None, tuple[str, ...]]:
+    """The cohort that a run was made of, and what is wrong with cases of it."""
+    place = json.loads((run / "manifest.json").read_text("utf-8")).get("cohort")
+    if place is None or not Path(place).is_dir():
+        return None, ()
     try:
-        return None if place is None else Cohort.open(place)
-    except InputError:  # the folder moved; the page says so
-        return None
+        cohort, faults = Cohort.survey(place)
+    except InputError as error:
+        return None, (str(error),)
+    return cohort, tuple(fault.sentence for fault in faults)
+
+
+def _remove_leftovers() -> None:
+    """Folders of sessions that were killed: ours, and nobody holds their lock."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        lock = folder / LOCK
+        with suppress(OSError):
+            if lock.is_file() and folder.stat().st_uid == os.getuid():
+                with lock.open() as held:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)

@@ -6,8 +6,11 @@ folder under a name of ours. Sizes are bounded before anything is unpacked, and 
 
 from __future__ import annotations
 
+import lzma
 import re
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +26,15 @@ PLAIN_NAME = re.compile(r"[\w.,()+@ =-]{1,150}")
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # the second is an empty one
 GZIP_HEAD = 1 << 18  # of a file; a header is in it
 PIECE = 1 << 20
+UNZIP_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,  # NotImplementedError, of a method that is not known, is one
+    ValueError,
+)
 
 
 def require_plain_name(name: str) -> None:
@@ -30,7 +42,8 @@ def require_plain_name(name: str) -> None:
     Raises:
         InputError: a name with more than letters, digits and a few signs.
     """
-    if not PLAIN_NAME.fullmatch(name):
+    # macOS writes letters with accents as two signs.
+    if not PLAIN_NAME.fullmatch(unicodedata.normalize("NFC", name)):
         raise InputError(
             "The file's name has characters other than letters, digits, spaces and . , ( ) + - _ "
             "@ =. Rename it and send it again."
@@ -55,15 +68,20 @@ async def receive(stream: AsyncIterator[bytes], path: Path) -> None:
     """Write what comes to a file.
 
     Raises:
-        InputError: more than ``MOST_BYTES``, or nothing.
+        InputError: more than ``MOST_BYTES``, or nothing; no room on the disk.
     """
     taken = 0
-    with path.open("xb") as file:
-        async for piece in stream:
-            taken += len(piece)
-            if taken > MOST_BYTES:
-                raise InputError(f"The upload goes on beyond {MOST_BYTES >> 20} MB.")
-            file.write(piece)
+    try:
+        with path.open("xb") as file:
+            async for piece in stream:
+                taken += len(piece)
+                if taken > MOST_BYTES:
+                    raise InputError(f"The upload goes on beyond {MOST_BYTES >> 20} MB.")
+                file.write(piece)
+    except OSError as error:
+        raise InputError(
+            f"The upload cannot be kept ({error.strerror}). Make room for temporary files."
+        ) from error
     if not taken:
         raise InputError("The file is empty. Choose another one.")
 
@@ -87,6 +105,16 @@ def unpack(upload: Path, folder: Path) -> Path:
         _unzip(upload, target)
         upload.unlink()
         return target
+    _require_declared(head)
+    return upload.rename(folder / ("scan.nii.gz" if is_gzip(head) else "scan.nii"))
+
+
+def _require_declared(head: bytes) -> None:
+    """Refuse a NIfTI by what its header declares.
+
+    Raises:
+        InputError: a damaged head, or more than ``MOST_UNPACKED`` of voxels.
+    """
     try:
         plain = inflate_head(head, HEADER_BYTES) if is_gzip(head) else head[:HEADER_BYTES]
     except StreamError as error:
@@ -97,30 +125,40 @@ def unpack(upload: Path, folder: Path) -> Path:
             f"The header declares {declared / 2**30:.0f} GB of voxels, and the app takes "
             f"{MOST_UNPACKED >> 30}. No liver scan is that large; use the command line if yours is."
         )
-    return upload.rename(folder / ("scan.nii.gz" if is_gzip(head) else "scan.nii"))
 
 
 def _unzip(upload: Path, target: Path) -> None:
     try:
         with zipfile.ZipFile(upload) as archive:
-            files = [entry for entry in archive.infolist() if not entry.is_dir()]
+            files = [one for one in archive.infolist() if not one.is_dir() and not _of_finder(one)]
             _require_harmless(files, upload.stat().st_size)
             room = MOST_UNPACKED
             for number, entry in enumerate(files):
                 # Names are not kept: DICOM files say in themselves what they are.
-                room -= _extract(archive, entry, target / f"{number:05d}{_suffix(entry)}", room)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+                to = target / f"{number:05d}{_suffix(entry)}"
+                room -= _extract(archive, entry, to, room)
+                if to.name.endswith((".nii", ".nii.gz")):
+                    with to.open("rb") as file:
+                        _require_declared(file.read(GZIP_HEAD))
+    except UNZIP_ERRORS as error:
         raise InputError(
             f"The zip cannot be unpacked ({type(error).__name__}: {error}). Make it again."
         ) from error
+
+
+def _of_finder(entry: zipfile.ZipInfo) -> bool:
+    """What macOS puts beside the files that are meant."""
+    parts = PurePosixPath(entry.filename).parts
+    return "__MACOSX" in parts or bool(parts and parts[-1].startswith("._"))
 
 
 def _require_harmless(files: list[zipfile.ZipInfo], packed: int) -> None:
     if not files:
         raise InputError("The zip is empty. Put the DICOM files of one series into it.")
     if any(entry.flag_bits & 1 for entry in files):
-        raise InputError("The zip is encrypted. Make one without a password; it stays on this "
-                         "machine.")  # fmt: skip
+        raise InputError(
+            "The zip is encrypted. Make one without a password; it stays on this machine."
+        )
     unpacked = sum(entry.file_size for entry in files)
     if len(files) > MOST_FILES or unpacked > min(MOST_UNPACKED, MOST_RATIO * packed):
         raise InputError(
@@ -129,11 +167,11 @@ def _require_harmless(files: list[zipfile.ZipInfo], packed: int) -> None:
         )
     for entry in files:
         path = PurePosixPath(entry.filename.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-            raise InputError("The zip has a name that leads out of it, such as '../'. Make it "
-                             "again from the folder of the series.")  # fmt: skip
-        for part in path.parts:
-            require_plain_name(part)
+        if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:", str(path)):
+            raise InputError(
+                "The zip has a name that leads out of it, such as '../'. Make it again from the "
+                "folder of the series."
+            )
 
 
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, to: Path, room: int) -> int:

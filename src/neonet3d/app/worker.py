@@ -7,6 +7,7 @@ the two; everything large is files in the job's folder.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
@@ -71,9 +72,18 @@ def _answer(work: Work, folder: Path, pipe: Connection) -> Done | Failed:
         return Done(work.run(folder, lambda stage: pipe.send(Begun(stage))))
     except (InputError, RunError) as error:
         return Failed(str(error))
-    except Exception as error:  # the app goes on; the whole story is in its terminal
-        traceback.print_exc(file=sys.stderr)
-        return Failed(
-            f"Something of neonet3d itself failed ({type(error).__name__}). The terminal where "
-            "'neonet3d serve' runs says what; please report it."
-        )
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            return _broken(error)
+        return Failed("There is no room left for temporary files. Make some, and try again.")
+    except Exception as error:  # the app goes on
+        return _broken(error)
+
+
+def _broken(error: Exception) -> Failed:
+    """A fault of ours; the whole story is in the app's terminal."""
+    traceback.print_exception(error, file=sys.stderr)
+    return Failed(
+        f"Something of neonet3d itself failed ({type(error).__name__}). The terminal where "
+        "'neonet3d serve' runs says what; please report it."
+    )

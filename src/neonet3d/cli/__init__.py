@@ -22,6 +22,8 @@ def main() -> None:
 
     # A scheduler that takes the machine back is answered as Ctrl-C is.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a closed terminal, and no nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         if "WORLD_SIZE" in os.environ:
             from neonet3d.engine.ranks import require_one_process, speak_once

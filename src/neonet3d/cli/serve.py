@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    import uvicorn
 
 
 def serve(
@@ -35,6 +40,13 @@ def serve(
 
     with bind(port) as listening, Session.open(run) as session:
         port = listening.getsockname()[1]
+        server = make_server(session, port)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # a closed terminal, and no nohup
+            signal.signal(signal.SIGHUP, partial(_end, server))
         typer.echo(f"Open {address(session, port)}\nCtrl-C ends it. Research use only.")
         with suppress(KeyboardInterrupt):
-            make_server(session, port).run(sockets=[listening])
+            server.run(sockets=[listening])
+
+
+def _end(server: uvicorn.Server, *_: object) -> None:
+    server.should_exit = True

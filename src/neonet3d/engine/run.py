@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO
 
 import torch
 import yaml
@@ -26,6 +27,8 @@ from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, fingerprint
 from neonet3d.engine.device import device_summary
 from neonet3d.errors import InputError
+
+LOOK_SECONDS = 0.1  # the app holds a run's lock for an instant, to see whether it runs
 
 Timer = Callable[[str], AbstractContextManager[None]]
 """Given the kind of a stage, a context that logs how long it took."""
@@ -73,13 +76,10 @@ class RunFolder:
             )
         path.mkdir(parents=True, exist_ok=True)
         with (path / ".lock").open("w") as lock:
-            try:
-                # The kernel lets go of it even after kill -9, so there is no stale lock to remove.
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            if not (_locked(lock) or _locked(lock, after=LOOK_SECONDS)):
                 raise InputError(
                     f"Another run works in {path}. Wait for it or choose another folder."
-                ) from error
+                )
             run = cls(path, config)
             run._describe(command)
             yield run
@@ -122,6 +122,16 @@ class RunFolder:
     def timed(self, stage: str) -> AbstractContextManager[None]:
         """Measure and ``record`` a stage of this process."""
         return stage_timer(self.record)(stage)
+
+
+def _locked(lock: IO[str], *, after: float = 0.0) -> bool:
+    """Whether the lock could be had; the kernel takes it back even after kill -9."""
+    time.sleep(after)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:

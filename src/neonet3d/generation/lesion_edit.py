@@ -186,10 +186,14 @@ def shift_tumour(
     tumour = _required_tumour(label_map, schema)
     left = remove_tumour(label_map, schema, spacing_mm)
     voxels, n = np.rint(np.array(by_mm) / np.array(spacing_mm)), int(tumour.sum())
+    if not voxels.any():
+        return label_map.copy()
     depth = tumour_distance_mm(tumour, spacing_mm)
     shifted = np.asarray(ndimage.shift(depth, voxels, order=0, mode="nearest"))
     room, most = left == schema.value("liver"), ndimage.label(tumour, TOUCHING)[1]
-    placed = _place(left, schema, shifted, n, room=room, most_pieces=most)
+    # What it loses where it is drawn, next to veins and borders, it may lose elsewhere too.
+    slack = _lost(left, depth, depth[tumour].min(), room)
+    placed = _place(left, schema, shifted, n, room=room, most_pieces=most, slack=slack)
     # A shape that leaves the map would be made up there from what repeats at its border.
     if placed is None or ndimage.shift(tumour.astype(np.uint8), voxels, order=0).sum() < n:
         raise RunError(
@@ -274,22 +278,37 @@ def _place(
     *,
     room: Bool[np.ndarray, "x y z"],
     most_pieces: int,
+    slack: tuple[float, float] = (0.0, 0.0),
 ) -> LabelMap | None:
-    """The n deepest voxels of ``room`` as tumour, or None where they make no good one."""
+    """The n deepest voxels of ``room`` as tumour, or None where they make no good one.
+
+    Args:
+        slack: shares that it may lose besides, outside the liver and to other classes.
+    """
     inside = np.flatnonzero(room)
     if n > len(inside):
         return None
     chosen = inside[np.argsort(-depth.ravel()[inside], kind="stable")[:n]]
-    whole = depth >= depth.ravel()[chosen].min()
-    lost = whole & ~room
-    outside = int((lost & (label_map == 0)).sum())
-    on_others = int(lost.sum()) - outside
-    if outside > SHARE_OUTSIDE * whole.sum() or on_others > SHARE_ON_OTHERS * whole.sum():
+    outside, on_others = _lost(label_map, depth, depth.ravel()[chosen].min(), room)
+    if outside > SHARE_OUTSIDE + slack[0] or on_others > SHARE_ON_OTHERS + slack[1]:
         return None
     placed = label_map.copy()
     placed.ravel()[chosen] = schema.value("tumour")
     pieces = ndimage.label(placed == schema.value("tumour"), TOUCHING)[1]
     return placed if pieces <= most_pieces else None
+
+
+def _lost(
+    label_map: LabelMap,
+    depth: Float[np.ndarray, "x y z"],
+    surface: float,
+    room: Bool[np.ndarray, "x y z"],
+) -> tuple[float, float]:
+    """Shares of a shape, whose surface has this depth, outside the liver and on other classes."""
+    whole = depth >= surface
+    lost = whole & ~room
+    outside = int((lost & (label_map == 0)).sum())
+    return outside / int(whole.sum()), (int(lost.sum()) - outside) / int(whole.sum())
 
 
 def _required_tumour(label_map: LabelMap, schema: LabelSchema) -> Bool[np.ndarray, "x y z"]:

@@ -5,10 +5,10 @@ const check = trying(async (number) => {
   control("check").disabled = true;
   try {
     const found = await follow(number, (job) => {
-      const stage = job.stages.at(-1);
-      control("progress").textContent = stage ? `${stage.name}, ${stage.seconds} s` : "waiting";
+      const doing = job.stages.at(-1)?.name ?? "waiting";
+      if (control("progress").textContent !== doing) control("progress").textContent = doing;
     });
-    show(found.findings);
+    if (found !== null) show(found.findings);
   } finally {
     control("check").disabled = false;
   }
@@ -25,5 +25,5 @@ function show(findings) {
   document.body.dataset.checked = findings.length;
 }
 
-control("check").addEventListener("click", trying(async () => check((await ask("/api/cohort/check", "")).id)));
+control("check").addEventListener("click", trying(async () => check((await ask("api/cohort/check", "")).id)));
 if (remembered()) check(remembered());

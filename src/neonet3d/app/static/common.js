@@ -11,8 +11,10 @@ export async function ask(path, body, type = "application/json") {
   } catch {
     throw new Error("The app does not answer. Look at the terminal where 'neonet3d serve' runs.");
   }
-  const answer = await response.json();
-  if (!response.ok) throw new Error(answer.error);
+  const answer = await response.json().catch(() => null);
+  if (!response.ok || answer === null) {
+    throw new Error(answer?.error ?? `The app answered ${response.status} ${response.statusText}. Try again in a moment.`);
+  }
   return answer;
 }
 
@@ -38,9 +40,11 @@ export function trying(act) {
 export const remember = (number) => history.replaceState(null, "", number ? "#" + number : location.pathname);
 export const remembered = () => location.hash.slice(1);
 
+// The result of a job; null where it was cancelled, or where the page has turned to another one meanwhile.
 export async function follow(number, told) {
   for (;;) {
-    const job = await ask("/api/jobs/" + number);
+    const job = await ask("api/jobs/" + number);
+    if (number !== remembered()) return null;
     told(job);
     if (job.state === "done") return job.result;
     if (job.state === "failed") throw new Error(job.sentence);
@@ -49,8 +53,8 @@ export async function follow(number, told) {
   }
 }
 
-export const cancel = (number) => ask("/api/jobs/" + number + "/cancel", "");
-export const fileOf = (number, name) => "/api/jobs/" + number + "/files/" + name;
+export const cancel = (number) => ask("api/jobs/" + number + "/cancel", "");
+export const fileOf = (number, name) => "api/jobs/" + number + "/files/" + name;
 
 export function cells(row, values) {
   for (const value of values) row.insertCell().textContent = value;

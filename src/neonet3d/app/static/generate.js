@@ -3,33 +3,40 @@ import { Volumes } from "./volumes.js";
 
 const { colours, labels } = settings();
 const TUMOUR = labels.labels.indexOf("tumour"), LIVER = Math.max(0, labels.labels.indexOf("liver"));
-let edits = [], mask = null, grabbed = null, dragged = [0, 0], volumes = null, running = "";
+const MOST_EDITS = 50;
+let edits = [], mask = null, grabbed = null, dragged = [0, 0], volumes = null, running = "", turn = Promise.resolve();
 
 // The least that a surface can be moved by.
 const voxel = () => Math.min(...mask.spacing_mm);
-const wanted = () => ({ case: Number(control("case").value), edits });
+const wanted = (chosen) => ({ case: Number(control("case").value), edits: chosen });
 
-// An edit that the app refuses is taken back, and its sentence shown.
-const change = trying(async (edit) => {
-  const before = edits;
-  if (edit) edits = [...edits, edit];
-  try {
-    await fetchMask();
-  } catch (error) {
-    edits = before;
-    paint();
-    throw error;
-  }
+// One change after the other; one that the app refuses is not made, and its sentence shown.
+function change(next) {
+  turn = turn.then(trying(async () => {
+    const asked = next(edits);
+    if (asked.length > MOST_EDITS) throw new Error(`A mask takes ${MOST_EDITS} edits. Undo some, or draw the volume.`);
+    await fetchMask(asked);
+  }));
+  return turn;
+}
+
+// A move right after a move is one move.
+const append = (edit) => change((before) => {
+  const last = before.at(-1);
+  if (edit.kind !== "shift" || last?.kind !== "shift") return [...before, edit];
+  return [...before.slice(0, -1), { kind: "shift", by_mm: edit.by_mm.map((mm, axis) => mm + last.by_mm[axis]) }];
 });
 
-async function fetchMask() {
-  const found = await ask("/api/mask", JSON.stringify(wanted()));
+async function fetchMask(asked) {
+  const found = await ask("api/mask", JSON.stringify(wanted(asked)));
+  edits = asked;
   const bytes = Uint8Array.from(atob(found.labels), (character) => character.charCodeAt(0));
   const fresh = mask === null;
   mask = { ...found, bytes };
   const slider = control("slice");
   slider.max = found.shape[2] - 1;
-  if (fresh || edits.length === 0) slider.value = largestSlice();
+  const moved = edits.at(-1)?.kind === "shift" && edits.at(-1).by_mm[2] !== 0;
+  if (fresh || edits.length === 0 || moved) slider.value = largestSlice();
   control("volume").textContent = found.tumour_ml ? `Tumour ${found.tumour_ml.toFixed(1)} ml` : "No tumour";
   control("remove").disabled = control("grow").disabled = control("shrink").disabled = !found.tumour_ml;
   control("insert").disabled = Boolean(found.tumour_ml);
@@ -70,7 +77,7 @@ function rgba(value) {
   return [1, 3, 5].map((at) => parseInt(colours[value].slice(at, at + 2), 16)).concat(255);
 }
 
-// Canvas pixels to mm along x and y: to the right on the screen is to the patient's left, -x in RAS turned.
+// Canvas pixels to mm along x and y: +x is the patient's right, which is left on the screen, and +y is anterior, up.
 function inMillimetres([right, down]) {
   const canvas = control("mask"), [x, y] = mask.shape, [sx, sy] = mask.spacing_mm;
   return [-right / canvas.width * x * sx, -down / canvas.height * y * sy, 0];
@@ -97,7 +104,11 @@ control("mask").addEventListener("pointerup", async () => {
   const by_mm = inMillimetres(dragged);
   grabbed = null;
   paint();
-  if (by_mm.some((mm, axis) => Math.abs(mm) >= mask.spacing_mm[axis] / 2)) await change({ kind: "shift", by_mm });
+  if (by_mm.some((mm, axis) => Math.abs(mm) >= mask.spacing_mm[axis] / 2)) await append({ kind: "shift", by_mm });
+});
+control("mask").addEventListener("pointercancel", () => {
+  grabbed = null;
+  paint();
 });
 control("mask").addEventListener("keydown", (event) => {
   const step = {
@@ -105,16 +116,16 @@ control("mask").addEventListener("keydown", (event) => {
   }[event.key];
   if (!step || !mask?.tumour_ml) return;
   event.preventDefault();
-  change({ kind: "shift", by_mm: step.map((n, axis) => n * mask.spacing_mm[axis]) });
+  if (!event.repeat) append({ kind: "shift", by_mm: step.map((n, axis) => n * mask.spacing_mm[axis]) });
 });
 
 control("slice").addEventListener("input", paint);
-control("case").addEventListener("change", () => { edits = []; change(); });
-control("grow").addEventListener("click", () => change({ kind: "grow", by_mm: voxel() }));
-control("shrink").addEventListener("click", () => change({ kind: "grow", by_mm: -voxel() }));
-control("remove").addEventListener("click", () => change({ kind: "remove" }));
-control("insert").addEventListener("click", () => change({ kind: "insert", volume_ml: 5, number: Math.floor(Math.random() * 2 ** 31) }));
-control("undo").addEventListener("click", () => { edits = edits.slice(0, -1); change(); });
+control("case").addEventListener("change", () => change(() => []));
+control("grow").addEventListener("click", () => append({ kind: "grow", by_mm: voxel() }));
+control("shrink").addEventListener("click", () => append({ kind: "grow", by_mm: -voxel() }));
+control("remove").addEventListener("click", () => append({ kind: "remove" }));
+control("insert").addEventListener("click", () => append({ kind: "insert", volume_ml: 5, number: Math.floor(Math.random() * 2 ** 31) }));
+control("undo").addEventListener("click", () => change((before) => before.slice(0, -1)));
 control("cancel").addEventListener("click", trying(() => cancel(running)));
 
 async function look(number, result) {
@@ -136,7 +147,8 @@ const watch = trying(async (number) => {
   try {
     const result = await follow(number, (job) => {
       const stage = job.stages.at(-1);
-      control("doing").textContent = job.state === "running" && stage ? stage.name : job.state;
+      const doing = job.state === "running" && stage ? stage.name : job.state;
+      if (control("doing").textContent !== doing) control("doing").textContent = doing;
     });
     if (result !== null) await look(number, result);
   } finally {
@@ -146,9 +158,15 @@ const watch = trying(async (number) => {
 });
 
 control("draw").addEventListener("click", trying(async () => {
-  const asked = { ...wanted(), outcome: Number(control("outcome").value), seed: Number(control("seed").value) };
-  await watch((await ask("/api/generate", JSON.stringify(asked))).id);
+  control("draw").disabled = true;
+  try {
+    await turn;  // edits that are under way
+    const asked = { ...wanted(edits), outcome: Number(control("outcome").value), seed: Number(control("seed").value) };
+    await watch((await ask("api/generate", JSON.stringify(asked))).id);
+  } finally {
+    control("draw").disabled = false;
+  }
 }));
 
-await change();
+await change(() => []);
 if (remembered()) await watch(remembered());

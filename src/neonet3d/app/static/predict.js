@@ -11,12 +11,14 @@ const CAPTIONS = {
   occlusion: "Occlusion: warm where replacing a cube by plain liver lowers the probability, cold where it raises it.",
   counterfactual: "Counterfactual: the patch drawn with the outcome less without it; warm where that is brighter.",
 };
+const STATES = { waiting: "Waiting", running: "Working", cancelled: "Cancelled", failed: "Stopped", done: "Done" };
 let volumes = null, running = "";
 
 function told(job) {
   control("job").hidden = job.state === "done";
   control("cancel").hidden = job.state !== "running" && job.state !== "waiting";
-  control("doing").textContent = { waiting: "Waiting", running: "Working", cancelled: "Cancelled" }[job.state] ?? "Stopped";
+  const stage = job.stages.at(-1), doing = STATES[job.state] + (stage && job.state === "running" ? `: ${stage.name}` : "");
+  if (control("doing").textContent !== doing) control("doing").textContent = doing;  // read aloud when it changes
   control("stages").replaceChildren(...job.stages.map((stage) => {
     const item = document.createElement("li"), time = document.createElement("span");
     time.className = "num";
@@ -30,6 +32,7 @@ function percent(share) { return Math.round(100 * share) + " %"; }
 
 function say(result) {
   const { prediction: of, volumes_ml: sizes } = result;
+  control("whose").textContent = result.name;
   control("sentence").textContent = of
     ? `Probability of ${of.outcome.replaceAll("_", " ")}: ${percent(of.probability)}, ${percent(of.low)} to ${percent(of.high)}.`
     : "NeoSeg found no tumour in this scan, so there is nothing to classify.";
@@ -55,6 +58,7 @@ async function look(number, result) {
   control("map").replaceChildren(...["", ...result.maps].map((name) => new Option(TITLES[name], name)));
   volumes ??= new Volumes(["scan"]);
   const draw = async () => {
+    if (number !== remembered()) return;
     const chosen = control("map").value, over = [];
     if (control("roi").checked) over.push({ url: fileOf(number, "roi.nii.gz"), colormap: "gray", cal_min: 0, cal_max: 1, opacity: 0.8 });
     if (chosen) {
@@ -65,10 +69,11 @@ async function look(number, result) {
     }
     control("caption").textContent = CAPTIONS[chosen];
     await volumes.show("scan", fileOf(number, "scan.nii.gz"), fileOf(number, "mask.nii.gz"), over);
-    document.body.dataset.shown = chosen || "scan";
+    if (number === remembered() && chosen === control("map").value) document.body.dataset.shown = chosen || "scan";
   };
   control("map").onchange = control("roi").onchange = trying(draw);
   await draw();
+  if (number !== remembered()) return;
   volumes.look("slices");
   volumes.go(result.centre_mm);
 }
@@ -84,14 +89,17 @@ const watch = trying(async (number) => {
   await look(number, result);
 });
 
-const send = trying(async (file) => {
-  if (!file) return;
+const send = trying(async (files) => {
+  if (!files.length) return;
+  if (files.length > 1) throw new Error("Several files came. Send one scan at a time; put a DICOM series into a zip.");
+  if (running) await cancel(running).catch(() => {});  // of the scan before, whose result would come too late
   control("job").hidden = false;
+  control("cancel").hidden = true;
   control("doing").textContent = "Sending";
   control("stages").replaceChildren();
   control("found").hidden = control("looked").hidden = true;
   try {
-    const job = await ask("/api/predict?name=" + encodeURIComponent(file.name), file, "application/octet-stream");
+    const job = await ask("api/predict?name=" + encodeURIComponent(files[0].name), files[0], "application/octet-stream");
     await watch(job.id);
   } catch (error) {
     control("job").hidden = true;
@@ -99,14 +107,17 @@ const send = trying(async (file) => {
   }
 });
 
-control("file").addEventListener("change", (event) => send(event.target.files[0]));
+control("file").addEventListener("change", (event) => {
+  send([...event.target.files]);
+  event.target.value = "";  // so that the same file can be chosen again
+});
 control("cancel").addEventListener("click", trying(() => cancel(running)));
 const drop = control("drop");
 for (const kind of ["dragover", "dragleave", "drop"]) {
   drop.addEventListener(kind, (event) => {
     event.preventDefault();
     drop.classList.toggle("over", kind === "dragover");
-    if (kind === "drop") send(event.dataTransfer.files[0]);
+    if (kind === "drop") send([...event.dataTransfer.files]);
   });
 }
 complain(null);

@@ -11,7 +11,7 @@ function shown(run) {
     `${run.state}, last started ${run.started.replace("T", " ").slice(0, 16)} UTC: ${run.command}`;
   for (const page of run.pages) {
     const link = document.createElement("a");
-    link.href = `/runs/${encodeURIComponent(run.name)}/${encodeURIComponent(page)}`;
+    link.href = `runs/${encodeURIComponent(run.name)}/${encodeURIComponent(page)}`;
     link.textContent = page.replace(".html", "");
     made.querySelector(".pages").append(link, " ");
   }
@@ -25,14 +25,23 @@ function shown(run) {
   }
   const section = made.firstElementChild;
   section.dataset.state = run.state;
+  section.dataset.name = run.name;
   return section;
 }
 
-let last = "";
+const last = new Map();
 const look = trying(async () => {
-  const runs = await ask("/api/runs"), now = JSON.stringify(runs);
-  if (now !== last) control("runs").replaceChildren(...runs.map(shown));
-  last = now;
+  const runs = await ask("api/runs");
+  const places = new Map([...control("runs").children].map((section) => [section.dataset.name, section]));
+  const sections = runs.map((run) => {
+    const now = JSON.stringify(run), place = places.get(run.name);
+    if (place && last.get(run.name) === now) return place;  // what has not changed keeps the focus
+    last.set(run.name, now);
+    return shown(run);
+  });
+  if (sections.some((section, at) => control("runs").children[at] !== section) || sections.length !== places.size) {
+    control("runs").replaceChildren(...sections);
+  }
 });
 
 await look();

@@ -11,10 +11,11 @@ export class Volumes {
   // names: ids of canvases
   constructor(names) {
     this.views = Object.fromEntries(names.map((name) => [name, new niivue.Niivue(OPTIONS)]));
+    this.turn = Promise.resolve();
     control("slices").addEventListener("click", () => this.look("slices"));
     control("turn").addEventListener("click", () => this.look("turn"));
     control("opacity").addEventListener("input", (event) => {
-      for (const view of Object.values(this.views)) view.setOpacity(1, Number(event.target.value));
+      for (const view of Object.values(this.views)) if (view.volumes.length > 1) view.setOpacity(1, Number(event.target.value));
     });
   }
 
@@ -26,17 +27,26 @@ export class Volumes {
     for (const view of all) view.broadcastTo(all.filter((other) => other !== view), { "2d": true, "3d": true });
   }
 
-  // The image, then its mask, then what else lies over it: {url, colormap, ...} each.
-  async show(name, image, mask, over = []) {
+  // The image, then its mask, then what else lies over it: {url, colormap, ...} each. Calls wait for each other,
+  // and everything is loaded before anything is swapped, so that no mask lies on another's image.
+  show(name, image, mask, over = []) {
+    const shown = this.turn.then(() => this.swap(name, image, mask, over));
+    this.turn = shown.catch(() => {});
+    return shown;
+  }
+
+  async swap(name, image, mask, over) {
     await this.attach();
     const view = this.views[name], { labels, steps } = settings();
-    while (view.volumes.length) view.removeVolumeByIndex(0);
     const load = (one) => niivue.NVImage.loadFromUrl(one);
-    view.addVolume(await load({ url: image, colormap: "gray", cal_min: 0, cal_max: steps }));
-    const drawn = await load({ url: mask, opacity: Number(control("opacity").value) });
-    drawn.setColormapLabel(labels);
-    view.addVolume(drawn);
-    for (const one of over) view.addVolume(await load(one));
+    const loaded = [
+      await load({ url: image, colormap: "gray", cal_min: 0, cal_max: steps }),
+      await load({ url: mask, opacity: Number(control("opacity").value) }),
+    ];
+    loaded[1].setColormapLabel(labels);
+    for (const one of over) loaded.push(await load(one));
+    while (view.volumes.length) view.removeVolumeByIndex(0);
+    for (const one of loaded) view.addVolume(one);
   }
 
   // Both crosshairs to a place in mm.
