@@ -22,7 +22,7 @@ from neonet3d.config import (
 )
 from neonet3d.engine.run import once
 from neonet3d.metrics.overlap import dice
-from neonet3d.metrics.surface import surface_scores
+from neonet3d.metrics.surface import hd95_mm
 from neonet3d.segmentation.patch_segmenter import LabelledPatches, PatchSegmenter
 from neonet3d.types import Shape, Triple
 
@@ -180,15 +180,9 @@ def write_scores(
             facts.cases, found.numpy(), held_out.label_maps.numpy(), strict=True
         ):
             overlaps = dice(prediction, reference, labels)
-            surfaces = surface_scores(
-                prediction,
-                reference,
-                labels,
-                spacing_mm=spacing_mm,
-                tolerance_mm=max(spacing_mm),
-            )
+            distances = hd95_mm(prediction, reference, labels, spacing_mm=spacing_mm)
             for label in labels:
-                row = (f"{overlaps[label]:.6g}", f"{surfaces[label].hd95_mm:.6g}")
+                row = (f"{overlaps[label]:.6g}", f"{distances[label]:.6g}")
                 writer.writerow([name, patient, label, *row])
 
 
