@@ -25,7 +25,7 @@ from neonet3d.config import (
 from neonet3d.engine.device import fabric, memory_bytes
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.segmentation.augment import IntensityNoise, draw_grid, flip, read_through
-from neonet3d.segmentation.networks import SEGRESNET_BLOCKS, SegmentationNetwork
+from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.plan import Fingerprint, make_plan
 from neonet3d.segmentation.train import SegmentationObjective
 
@@ -139,21 +139,14 @@ def augment_patch(
 def patch_plan(
     network: NetworkName, grid: Grid, width: int, settings: SegmenterConfig
 ) -> SegmenterPlan:
-    """The plan that NeoSeg would make of such patches, behind the Haar stem.
-
-    A SegResNet has half the channels: it has a level more than the others here, and with theirs it
-    had thirteen times the weights and took a third of the time of a whole study.
-    """
-    channels = None
-    if network == "segresnet":
-        channels = tuple(width * 2**level for level in range(len(SEGRESNET_BLOCKS)))
+    """The plan that NeoSeg would make of such patches, behind the Haar stem."""
     config = settings.model_copy(
         update={
             "network": network,
             "stem": True,
             "spacing_mm": grid.spacing_mm,
             "patch": grid.shape,
-            "channels": channels,
+            "channels": None,
             "strides": None,
             "width": width,
         }
