@@ -29,7 +29,7 @@ def test_without_its_extra_it_says_what_to_install(
     assert "pip install 'neonet3d[app]'" in ended.stderr
 
 
-@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=str)
+@pytest.mark.parametrize("ends", [signal.SIGINT, signal.SIGHUP], ids=str)
 def test_it_prints_its_address_and_leaves_nothing_when_it_ends(
     tiny_study: tuple[Path, Any], tmp_path: Path, ends: signal.Signals
 ) -> None:

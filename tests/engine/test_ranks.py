@@ -109,6 +109,7 @@ def test_a_segmenter_is_trained_by_two(
     assert (out / "model.safetensors").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_generator_is_trained_by_two(
     trained_crops: Path, tiny_options: tuple[str, ...], tmp_path: Path
 ) -> None:
