@@ -10,14 +10,12 @@ from neonet3d.errors import InputError, RunError
 from neonet3d.generation.lesion_edit import (
     TOUCHING,
     TumourEdit,
-    draw_shape_mm,
     grow_tumour,
     insert_tumour,
     move_tumour,
     remove_tumour,
     resize_tumour,
     shift_tumour,
-    tumour_distance_mm,
 )
 from neonet3d.metrics.skeleton import skeletonise
 from neonet3d.types import LabelSchema
@@ -109,16 +107,6 @@ def test_a_ball_grows_into_a_ball(by_mm: float) -> None:
     assert radius_mm == pytest.approx(10 + by_mm, abs=1.2)  # of voxels of 2 x 2 x 4
 
 
-def test_the_surface_lies_between_the_voxels() -> None:
-    slab = np.zeros(SHAPE, dtype=bool)
-    slab[10:20] = True
-    along = tumour_distance_mm(slab, SPACING_MM)[:, 18, 9]
-    assert along[[13, 25]] == pytest.approx(
-        [7, -11], abs=1e-3
-    )  # voxels of 2 mm, surfaces at 9.5 and 19.5
-    assert along[9] == pytest.approx(-along[10])
-
-
 def test_a_tumour_at_the_border_may_be_moved_along_it() -> None:
     """It lies outside the liver with a share that no new tumour might."""
     slab = np.zeros(SHAPE, np.uint8)
@@ -163,28 +151,6 @@ def test_a_vein_that_a_tumour_had_indented_is_made_whole_but_never_joined() -> N
     old[17:19, 14:17, 7:10] = TUMOUR  # cuts the vein in two
     left = remove_tumour(old, SCHEMA, SPACING_MM)
     assert pieces(left == 2) == pieces(old == 2)
-
-
-def test_a_drawn_shape_is_a_single_lump_and_no_other_is_alike() -> None:
-    rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(5):
-        depth = draw_shape_mm(SHAPE, SPACING_MM, 4000.0, rng)
-        drawn.append(depth > np.sort(depth.ravel())[-251])
-        assert drawn[-1].sum() == 250
-        assert pieces(drawn[-1]) == 1
-        assert np.linalg.norm((np.argwhere(drawn[-1]).mean(0) - [19.5, 17.5, 8.5]) * SPACING_MM) < 6
-    overlaps = [(a & b).sum() / 250 for a in drawn for b in drawn if a is not b]
-    assert max(overlaps) < 0.95
-
-
-def test_distances_are_in_mm_from_the_surface() -> None:
-    middle = (np.array(SHAPE) - 1)[:, None, None, None] / 2
-    at_mm = (np.indices(SHAPE) - middle) * np.array(SPACING_MM)[:, None, None, None]
-    truth = 20 - np.linalg.norm(at_mm, axis=0)
-    error = (tumour_distance_mm(ball((0, 0, 0), 20), SPACING_MM) - truth)[np.abs(truth) < 8]
-    assert abs(error.mean()) < 0.1
-    assert np.abs(error).max() < 1.5  # of voxels of 2 x 2 x 4
 
 
 def test_what_cannot_be_done_is_said() -> None:
