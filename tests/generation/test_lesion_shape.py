@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from neonet3d.generation.lesion_shape import draw_shape_mm, tumour_distance_mm
+from neonet3d.metrics.lesions import TOUCHING
 
 SHAPE, SPACING_MM = (40, 36, 18), (2.0, 2.0, 4.0)
-VOXEL_MM3 = 16.0
 
 
 def test_the_surface_lies_between_the_voxels() -> None:
