@@ -122,7 +122,7 @@ def main() -> None:
         "# How long the app takes",
         "",
         f"Written by `bench/app_speed.py`, commit {commit()}, {datetime.now(UTC):%Y-%m-%d}; "
-        f"{device_summary()}. Models of a run of `{manifest['command']}` "
+        f"{device_summary()}. Models of a study of {len(session.crops)} patients "
         f"(configuration {manifest['config_hash']}), patches of {shape} voxels. From the request "
         f"to the last byte of the files that the page shows, {REPEATS} times.",
         "",

@@ -221,7 +221,6 @@ def test_the_cohort_with_its_check(tab: Tab) -> None:
     page.click("#check")
     page.wait_for_selector("body[data-checked]", timeout=LONG)
     page.wait_for_load_state("networkidle")
-    tab.leave_picture("cohort")
     loaded = "[...document.images].filter(one => one.complete && one.naturalWidth).length"
     assert page.evaluate(loaded) >= 1
 
