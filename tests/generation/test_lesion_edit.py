@@ -140,6 +140,13 @@ def test_the_hole_is_filled_with_liver() -> None:
     assert np.array_equal(left[old != TUMOUR], old[old != TUMOUR])
 
 
+def test_a_tumour_at_the_livers_border_leaves_no_hole() -> None:
+    old = patient()
+    old[ball((0, 30, 0), 8) & (old == 1)] = TUMOUR
+    left = remove_tumour(old, SCHEMA, SPACING_MM)
+    assert np.array_equal(left == 0, old == 0)
+
+
 def test_a_vein_that_a_tumour_had_indented_is_made_whole_but_never_joined() -> None:
     old = patient()
     old[old == TUMOUR] = 1

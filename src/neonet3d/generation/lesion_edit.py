@@ -7,7 +7,7 @@ lose too much of itself to veins or to the liver's border, the edit is refused.
 
 Where a tumour leaves, each voxel takes the class that its surroundings suggest (normalised
 convolution, Knutsson & Westin, CVPR 1993), and liver where a vein would come apart from its tree or
-join two: the pieces of each vein stay as many as they were. The rules and limits are ours.
+join two: the pieces of each vein stay as many as they were. Never background. The rules and limits are ours.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def remove_tumour(label_map: LabelMap, schema: LabelSchema, spacing_mm: Triple) 
     if not tumour.any():
         return filled
     sigma = FILL_REACH_MM / np.array(spacing_mm)
-    values = [k for k in range(len(schema)) if k != schema.value("tumour")]
+    # Never with background: the liver keeps its outline, and gets no hole.
+    values = [k for k in range(1, len(schema)) if k != schema.value("tumour")]
     around = [ndimage.gaussian_filter((label_map == k).astype(np.float32), sigma) for k in values]
     guess = np.array(values, np.uint8)[np.stack(around).argmax(0)]
     liver = schema.value("liver")
