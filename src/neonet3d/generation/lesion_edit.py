@@ -7,7 +7,8 @@ lose too much of itself to veins or to the liver's border, the edit is refused.
 
 Where a tumour leaves, each voxel takes the class that its surroundings suggest (normalised
 convolution, Knutsson & Westin, CVPR 1993), and liver where a vein would come apart from its tree or
-join two: the pieces of each vein stay as many as they were. Never background. The rules and limits are ours.
+join two: the pieces of each vein stay as many as they were. It never takes background, so the liver
+keeps its outline. The rules and limits are ours.
 """
 
 from __future__ import annotations
