@@ -36,7 +36,7 @@ def test_every_page_is_whole(served: Served, page: str) -> None:
     )
 
 
-def test_names_are_escaped(served: Served) -> None:
+def test_every_case_is_listed(served: Served) -> None:
     page = served.ask("GET", "/cohort").body.decode()
     for case in served.session.cohort:
         assert case.name in page

@@ -105,7 +105,7 @@ def routes(session: Session) -> list[Route]:
         found = session.jobs.get(request.path_params["number"])
         name = request.path_params["name"]
         # The folder's own files by their names, so that no name leads out of it.
-        listed = {one.name: one for one in found.folder.iterdir() if one.is_file()}
+        listed = {one.name: one for one in found.folder.glob("*") if one.is_file()}
         kind = FILE_TYPES.get(Path(name).suffix)
         if name not in listed or kind is None:
             raise InputError(f"The job has no file {name!r}.")

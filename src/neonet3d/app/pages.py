@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -16,7 +16,7 @@ from neonet3d.app.runs import page_of_run
 from neonet3d.app.session import Session
 from neonet3d.app.thumbnails import thumbnail
 from neonet3d.errors import InputError
-from neonet3d.report import wording
+from neonet3d.report.html import environment
 from neonet3d.report.palette import DARK, LIGHT, class_colours
 from neonet3d.report.viewer import NIIVUE, STEPS, label_colours
 
@@ -141,14 +141,8 @@ def _page(name: str, **values: object) -> HTMLResponse:
 
 @cache
 def _templates() -> Environment:
-    made = Environment(
-        loader=PackageLoader("neonet3d.app"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters |= {"spoken": wording.spoken, "duration": wording.duration}
+    """As the report's, with the app's pages."""
+    made = environment().overlay(loader=PackageLoader("neonet3d.app"))
     made.globals["report_css"] = (
         files("neonet3d.report").joinpath("templates", "report.css").read_text("utf-8")
     )

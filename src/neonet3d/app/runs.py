@@ -88,5 +88,4 @@ def _state(path: Path) -> State:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
                 return "running"
-    done = (path / "results.json").is_file() or (path / "report.md").is_file()
-    return "finished" if done else "stopped"
+    return "finished" if (path / "results.json").is_file() else "stopped"

@@ -80,7 +80,7 @@ def hd95_mm(
     *,
     spacing_mm: Triple,
 ) -> dict[str, float]:
-    """The distances of ``surface_scores`` alone, in half the time.
+    """The distances of ``surface_scores`` without its surface Dice.
 
     Raises:
         InputError: The shapes differ.
