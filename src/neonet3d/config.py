@@ -181,6 +181,7 @@ class AugmentationStudyConfig(Section):
     real_cases: tuple[PositiveInt, ...] = Field(min_length=1)
     networks: tuple[NetworkName, ...] = Field(min_length=1)
     ratios: tuple[PositiveFloat, ...] = Field(min_length=1)
+    combined: bool
     seeds: PositiveInt
     width: PositiveInt
     generator_share: float = Field(gt=0, le=1)

@@ -106,7 +106,9 @@ def test_what_the_user_gives_stands() -> None:
         (("network=dynunet", "strides=[[2,2,2]]"), "needs 3 or more"),
         (("network=segresnet", "width=12", "stem=false"), "multiples of that"),
         (("network=vnet", "channels=[8,8,8,8,8]"), "as published"),
-        (("network=segresnet", "strides=[[2,2,2]]"), "as published"),
+        (("network=segresnet", "strides=[[2,2,2]]"), "3 or 4 levels"),
+        (("network=segresnet", "strides=[[2,2,2],[2,2,1]]"), "as published"),
+        (("network=segresnet", "channels=[8,8,8]"), "as published"),
     ],
 )
 def test_sizes_that_contradict(overrides: tuple[str, ...], sentence: str) -> None:
@@ -133,3 +135,12 @@ def test_channels_decide_the_depth() -> None:
     assert len(plan.strides) == 4
     shape: Shape = size_multiple(plan)
     assert all(n % m == 0 for n, m in zip(plan.patch, shape, strict=True))
+
+
+@pytest.mark.parametrize(("patch", "levels"), [((48, 48, 48), 4), ((48, 48, 24), 3)])
+def test_a_thin_patch_costs_a_segresnet_its_lowest_level(patch: Shape, levels: int) -> None:
+    plan = make_plan(LIVER, config("network=segresnet", f"patch={list(patch)}", "stem=true"))
+    assert plan.strides == ((2, 2, 2),) * (levels - 1)
+    assert plan.patch == patch
+    given_back = config("network=segresnet").model_copy(update=plan.model_dump())
+    assert make_plan(LIVER, given_back) == plan

@@ -18,6 +18,7 @@ STUDY = {
     "real_cases": (2, 3),
     "networks": ("unet",),
     "ratios": (1.0,),
+    "combined": True,
     "seeds": 1,
     "width": 4,
     "rivals": (),

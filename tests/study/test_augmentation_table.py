@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from neonet3d.config import load_config
 from neonet3d.study.augmentation_arms import Scores, study_arms
 from neonet3d.study.augmentation_table import equal_cases, tabulate, worth_of
 
@@ -66,7 +67,8 @@ def test_below_the_first_point_nothing_is_known() -> None:
 
 
 def test_worth_is_the_mean_over_networks_and_classes() -> None:
-    arms = study_arms((1.0,))
+    settings = load_config("demo").augmentation_study.model_copy(update={"ratios": (1.0,)})
+    arms = study_arms(settings)
     scores = {}
     for network, shift in (("unet", -0.1), ("vnet", 0.1)):
         for n, real in ((8, 0.4), (16, 0.6)):

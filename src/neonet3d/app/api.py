@@ -143,4 +143,4 @@ async def _read(request: Request, kind: type[SectionT]) -> SectionT:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the request"
-        raise InputError(f"{place}: {first['msg']}. Reload the page and try again.") from error
+        raise InputError(f"{place}: {first['msg']}. Change it and try again.") from error

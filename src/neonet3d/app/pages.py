@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -141,9 +141,6 @@ def _page(name: str, **values: object) -> HTMLResponse:
 
 @cache
 def _templates() -> Environment:
-    """As the report's, with the app's pages."""
-    made = environment().overlay(loader=PackageLoader("neonet3d.app"))
-    made.globals["report_css"] = (
-        files("neonet3d.report").joinpath("templates", "report.css").read_text("utf-8")
-    )
-    return made
+    """The app's pages beside the report's."""
+    both = ChoiceLoader([PackageLoader("neonet3d.app"), PackageLoader("neonet3d.report")])
+    return environment().overlay(loader=both)

@@ -54,35 +54,12 @@ class ReadScan:
     def _run(self, folder: Path, scratch: Path, say: Say) -> dict[str, object]:
         say("reading the scan")
         cohort = self._import(scratch)
-        case = cohort.cases[0]
-        scan = case.read_image()
         say("segmenting")
-        segmenter = load_segmenter(self.models.segmenter)
-        masks = predict_cases(segmenter, cohort, scratch / "masks", kept_for_cropping(segmenter))
-        schema = segmenter.card.schema_
-        found = cohort.with_overlaid_masks(masks, schema)
-        _, label_map = found.cases[0].read_with_mask()
-        label_map.write(folder / MASK, durable=False, schema=schema)
-        in_steps(Labelled(scan, label_map), schema).write(folder / SCAN, durable=False)
+        found, volumes_ml = self._segment(cohort, folder, scratch)
         say("cropping")
-        crops = crop_cohort(
-            found,
-            scratch / "crops",
-            self.models.roi,
-            tumour_probability=lesion_probability(scratch / "masks"),
-            allow_empty=True,
-        )
-        record = read_record(crops.root, case.name)
-        assert record is not None  # crop_cohort has just written it
-        _outline(record).write(folder / ROI, durable=False)
-        volumes_ml = {
-            name: round(float((label_map.data == value).sum()) * scan.voxel_volume_mm3 / 1000, 2)
-            for name, value in schema.as_mapping().items()
-            if value
-        }
-        centre_mm = apply_affine(
-            crops.cases[0].read_image().affine, (np.array(record.shape) - 1) / 2
-        )
+        crops, record = self._crop(found, folder, scratch)
+        patch = crops.cases[0].read_image()
+        centre_mm = apply_affine(patch.affine, (np.array(record.shape) - 1) / 2)
         result: dict[str, object] = {
             "name": self.name,
             "volumes_ml": volumes_ml,
@@ -99,6 +76,37 @@ class ReadScan:
             _on_patch(values, crops, classifier).write(folder / f"{name}.nii.gz", durable=False)
             maps.append(name)
         return result | {"maps": maps}
+
+    def _segment(
+        self, cohort: Cohort, folder: Path, scratch: Path
+    ) -> tuple[Cohort, dict[str, float]]:
+        """The cohort with NeoSeg's mask, and millilitres of each class; scan and mask written."""
+        segmenter = load_segmenter(self.models.segmenter)
+        schema = segmenter.card.schema_
+        masks = predict_cases(segmenter, cohort, scratch / "masks", kept_for_cropping(segmenter))
+        found = cohort.with_overlaid_masks(masks, schema)
+        scan, label_map = found.cases[0].read_with_mask()
+        label_map.write(folder / MASK, durable=False, schema=schema)
+        in_steps(Labelled(scan, label_map), schema).write(folder / SCAN, durable=False)
+        return found, {
+            name: round(float((label_map.data == value).sum()) * scan.voxel_volume_mm3 / 1000, 2)
+            for name, value in schema.as_mapping().items()
+            if value
+        }
+
+    def _crop(self, found: Cohort, folder: Path, scratch: Path) -> tuple[Cohort, CropRecord]:
+        """The patch and where it was; the outline of its region written."""
+        crops = crop_cohort(
+            found,
+            scratch / "crops",
+            self.models.roi,
+            tumour_probability=lesion_probability(scratch / "masks"),
+            allow_empty=True,
+        )
+        record = read_record(crops.root, found.cases[0].name)
+        assert record is not None  # crop_cohort has just written it
+        _outline(record).write(folder / ROI, durable=False)
+        return crops, record
 
     def _import(self, scratch: Path) -> Cohort:
         """The upload, which is removed, as a cohort of one case.

@@ -63,13 +63,12 @@ def surface_scores(
     _require_alike(prediction, reference)
     if tolerance_mm < 0:
         raise InputError(f"The tolerance is {tolerance_mm} mm. Give 0 or more.")
-    distances = hd95_mm(prediction, reference, labels, spacing_mm=spacing_mm)
     return {
         name: SurfaceScore(
-            distance,
-            _surface_dice(prediction == value, reference == value, spacing_mm, tolerance_mm),
+            _hd95(found, wanted, spacing_mm),
+            _surface_dice(found, wanted, spacing_mm, tolerance_mm),
         )
-        for (name, value), distance in zip(labels.items(), distances.values(), strict=True)
+        for name, found, wanted in _by_class(prediction, reference, labels)
     }
 
 
@@ -87,9 +86,18 @@ def hd95_mm(
     """
     _require_alike(prediction, reference)
     return {
-        name: _hd95(prediction == value, reference == value, spacing_mm)
-        for name, value in labels.items()
+        name: _hd95(found, wanted, spacing_mm)
+        for name, found, wanted in _by_class(prediction, reference, labels)
     }
+
+
+def _by_class(
+    prediction: Integer[np.ndarray, "x y z"],
+    reference: Integer[np.ndarray, "x y z"],
+    labels: Mapping[str, int],
+) -> Iterator[tuple[str, Bool[np.ndarray, "x y z"], Bool[np.ndarray, "x y z"]]]:
+    for name, value in labels.items():
+        yield name, prediction == value, reference == value
 
 
 def _require_alike(

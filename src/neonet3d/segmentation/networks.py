@@ -84,7 +84,8 @@ def _build(plan: SegmenterPlan, n_in: int, n_out: int) -> nn.Module:
                 in_channels=n_in,
                 out_channels=n_out,
                 init_filters=channels[0],
-                blocks_down=SEGRESNET_BLOCKS,
+                blocks_down=SEGRESNET_BLOCKS[: len(channels)],
+                blocks_up=[1] * (len(channels) - 1),
             )
         case "dynunet":
             return DynUNet(

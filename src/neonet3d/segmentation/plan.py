@@ -2,8 +2,9 @@
 
 The rules follow nnU-Net's: the median spacing, a patch of equal extent in mm on every axis but no
 larger than the median scan, rounded up to what the strides ask for; an axis halved only while its
-voxels are not coarser than twice the finest and four or more remain. What memory allows is our own
-estimate.
+voxels are not coarser than twice the finest and four or more remain. A V-Net and a SegResNet halve
+all axes together, as published; that a SegResNet loses its lowest level where an axis would keep
+fewer than three voxels is our choice, and so is the estimate of what memory allows.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from neonet3d.segmentation.networks import (
 from neonet3d.types import Shape, Triple
 
 SHORTEST_AXIS = 4  # voxels that an axis keeps at the lowest level
+SHORTEST_TOGETHER = 3  # the same where all axes are halved together
 MAX_CHANNELS = 320  # nnU-Net's
 MAX_LEVELS = 6
-DYNUNET_LEAST_LEVELS = 3  # MONAI's
 BYTES_PER_FEATURE = 64.0  # of training, per voxel and channel of the first level: 16 float32 maps
 MEMORY_SHARE = 0.5  # of the device's memory that activations may take
 
@@ -114,41 +115,56 @@ def _with_patch(config: SegmenterConfig, spacing_mm: Triple, wanted: Shape) -> S
 
 
 class _Levels(NamedTuple):
-    """How deep a network may be, and whether its strides are always 2."""
+    """How deep a network may be, and whether every stride halves all axes."""
 
     least: int
     most: int
-    fixed: bool
+    together: bool
+
+
+LEVELS = {
+    "dynunet": _Levels(3, MAX_LEVELS, together=False),  # MONAI's least
+    "segresnet": _Levels(3, len(SEGRESNET_BLOCKS), together=True),
+    "vnet": _Levels(VNET_LEVELS, VNET_LEVELS, together=True),
+}
 
 
 def _levels(config: SegmenterConfig) -> _Levels:
-    published = {"vnet": VNET_LEVELS, "segresnet": len(SEGRESNET_BLOCKS)}.get(config.network)
-    if published is None:
-        least = DYNUNET_LEAST_LEVELS if config.network == "dynunet" else 2
-        given = [len(config.channels)] if config.channels is not None else []
-        given += [len(config.strides) + 1] if config.strides is not None else []
-        if given and min(given) < least:
-            raise InputError(
-                f"segmenter.channels and strides make {min(given)} levels, and "
-                f"segmenter.network={config.network} needs {least} or more. Add a level."
-            )
-        if config.channels is None:
-            return _Levels(least, MAX_LEVELS, fixed=False)
-        return _Levels(len(config.channels), len(config.channels), fixed=False)
+    levels = LEVELS.get(config.network, _Levels(2, MAX_LEVELS, together=False))
     strides, channels = config.strides, config.channels
-    doubling = channels is None or channels == tuple(channels[0] * 2**i for i in range(published))
-    width = channels is None or config.network != "vnet" or channels[0] == VNET_WIDTH
-    if not (doubling and width and strides in (None, ((2, 2, 2),) * (published - 1))):
+    given = [len(channels)] if channels is not None else []
+    given += [len(strides) + 1] if strides is not None else []
+    if levels.together:
+        _require_published(config, levels, given)
+    elif given and min(given) < levels.least:
         raise InputError(
-            f"segmenter.network={config.network} has {published} levels of twice the channels at "
+            f"segmenter.channels and strides make {min(given)} levels, and "
+            f"segmenter.network={config.network} needs {levels.least} or more. Add a level."
+        )
+    if channels is None:
+        return levels
+    return levels._replace(least=len(channels), most=len(channels))
+
+
+def _require_published(config: SegmenterConfig, levels: _Levels, given: list[int]) -> None:
+    first = config.channels[0] if config.channels is not None else config.width
+    doubled = tuple(first * 2**level for level in range(max(given, default=0)))
+    alike = (
+        all(levels.least <= n <= levels.most for n in given)
+        and config.channels in (None, doubled)
+        and set(config.strides or ()) <= {(2, 2, 2)}
+    )
+    if not alike or (config.network == "vnet" and config.channels and first != VNET_WIDTH):
+        depth = " or ".join(str(n) for n in sorted({levels.least, levels.most}))
+        raise InputError(
+            f"segmenter.network={config.network} has {depth} levels of twice the channels at "
             "half the size, as published. Leave segmenter.channels and segmenter.strides null."
         )
-    if config.network == "segresnet" and (channels or (config.width,))[0] % SEGRESNET_GROUPS:
+    if config.network == "segresnet" and first % SEGRESNET_GROUPS:
         raise InputError(
             f"segmenter.network=segresnet norms channels in {SEGRESNET_GROUPS} groups, so "
             "segmenter.width and channels must be multiples of that."
         )
-    return _Levels(published, published, fixed=True)
 
 
 def _width(config: SegmenterConfig, *, stem: bool) -> int:
@@ -167,11 +183,13 @@ def _strides(shape: np.ndarray, spacing_mm: np.ndarray, levels: _Levels) -> tupl
     """From each level to the next, until the grid is too small to halve."""
     strides: list[Shape] = []
     while len(strides) < levels.most - 1:
-        long_enough = shape / 2 >= SHORTEST_AXIS
-        fine = spacing_mm < 2 * spacing_mm[long_enough].min(initial=np.inf)
-        halved = long_enough & fine
-        if levels.fixed or not halved.any():
-            if len(strides) >= levels.least - 1 and not levels.fixed:
+        if levels.together:
+            halved = np.full(3, (shape / 2 >= SHORTEST_TOGETHER).all())
+        else:
+            long_enough = shape / 2 >= SHORTEST_AXIS
+            halved = long_enough & (spacing_mm < 2 * spacing_mm[long_enough].min(initial=np.inf))
+        if not halved.any():
+            if len(strides) >= levels.least - 1:
                 break
             halved = np.ones(3, dtype=bool)  # the patch grows to fit
         x, y, z = np.where(halved, 2, 1).tolist()

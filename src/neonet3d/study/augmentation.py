@@ -94,7 +94,7 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
         key: [Scores.read(training.folder / "scores.csv") for training in of]
         for key, of in trainings.items()
     }
-    arms = study_arms(settings.ratios)
+    arms = study_arms(settings)
     cells = tabulate(scores, seed=config.seed)
     copying = audit_copying(generator, number.training, fold.held_out, seed=config.seed)
     results = AugmentationResults(

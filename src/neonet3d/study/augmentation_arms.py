@@ -47,25 +47,22 @@ class Arm:
     ratio: float
 
 
-def study_arms(ratios: tuple[float, ...]) -> tuple[Arm, ...]:
+def study_arms(config: AugmentationStudyConfig) -> list[Arm]:
     """Real cases first, which all others are compared with."""
-    most = max(ratios)
-    return (
+    most = max(config.ratios)
+    arms = [
         Arm("real", "real cases", real=True, classic=False, ratio=0.0),
         Arm("classic", "real, classic augmentation", real=True, classic=True, ratio=0.0),
         *(
             Arm(f"synthetic_{r:g}", f"real + {r:g}x synthetic", real=True, classic=False, ratio=r)
-            for r in sorted(ratios)
+            for r in sorted(config.ratios)
         ),
-        Arm(
-            "both",
-            f"real + {most:g}x synthetic, classic augmentation",
-            real=True,
-            classic=True,
-            ratio=most,
-        ),
-        Arm("synthetic", f"{most:g}x synthetic alone", real=False, classic=False, ratio=most),
-    )
+    ]
+    if config.combined:
+        title = f"real + {most:g}x synthetic, classic augmentation"
+        arms.append(Arm("both", title, real=True, classic=True, ratio=most))
+    alone = f"{most:g}x synthetic alone"
+    return [*arms, Arm("synthetic", alone, real=False, classic=False, ratio=most)]
 
 
 class PatchFacts(BaseModel):
@@ -218,6 +215,6 @@ def study_names(config: AugmentationStudyConfig) -> list[tuple[NetworkName, Arm,
     return [
         (network, arm, seed)
         for network in config.networks
-        for arm in study_arms(config.ratios)
+        for arm in study_arms(config)
         for seed in range(config.seeds)
     ]
