@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow screenshots lint format clean
+.PHONY: help setup demo test test-slow bench screenshots lint format clean FORCE
 
 help:
 	@echo "make demo       everything on a phantom cohort (minutes, two CPU cores); prints where the report is"
 	@echo "make test       style, types and tests"
 	@echo "make test-slow  the tests that train for longer"
+	@echo "make bench      every page of docs/results anew (hours); or one, as make docs/results/3d-lldm.md"
 	@echo "make setup      only install into .venv"
 
 setup: $(READY)
@@ -40,6 +41,31 @@ test: lint
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow
+
+# What a bench has trained stays in WORK: interrupted, it goes on. Public data are where NEONET3D_DATA
+# says, and nothing else may run beside a bench.
+RESULTS := docs/results
+WORK ?= runs/bench
+bench: $(addprefix $(RESULTS)/,nifti.md tlcr.md phantom.md segmentation.md generator.md 3d-lldm.md \
+	classification.md neonet.md app.md)
+
+$(RESULTS)/nifti.md $(RESULTS)/tlcr.md: $(RESULTS)/%.md: FORCE $(READY)
+	$(BIN)/python bench/$*_speed.py $@
+
+$(RESULTS)/phantom.md: FORCE $(READY)
+	$(BIN)/python bench/phantom_audit.py $@
+
+$(RESULTS)/segmentation.md $(RESULTS)/generator.md $(RESULTS)/classification.md $(RESULTS)/neonet.md: \
+		$(RESULTS)/%.md: FORCE $(READY)
+	$(BIN)/python bench/$*.py $(WORK)/$* $@
+
+$(RESULTS)/3d-lldm.md: FORCE $(READY)
+	$(BIN)/python bench/lldm.py $(WORK)/lldm $@
+
+$(RESULTS)/app.md: FORCE demo
+	$(BIN)/python bench/app_speed.py runs/demo $@
+
+FORCE:
 
 # The pictures of docs/app.md, of the app on the study that make demo left.
 screenshots: demo
