@@ -271,7 +271,7 @@ def tiny_options() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+def tiny_scans(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     """Eight patients that are alike but for noise, every second one positive."""
     axes = [
         (np.arange(n) - (n - 1) / 2) * s for n, s in zip(SCAN_SHAPE, SCAN_SPACING_MM, strict=True)
@@ -294,12 +294,18 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 
 
 @pytest.fixture(scope="session")
+def scans(tiny_scans: Cohort) -> Cohort:
+    """By the name that a folder of tests may give to a cohort of its own."""
+    return tiny_scans
+
+
+@pytest.fixture(scope="session")
 def tiny_study(
-    scans: Cohort, tiny_options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+    tiny_scans: Cohort, tiny_options: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Outcome]:
     """A study of two folds, as the command line runs it, and what it said. Not to be changed."""
     out = tmp_path_factory.mktemp("study") / "run"
-    return out, _run("study", "pni", scans.root, out, *tiny_options, "--json")
+    return out, _run("study", "pni", tiny_scans.root, out, *tiny_options, "--json")
 
 
 @pytest.fixture(scope="session")

@@ -87,6 +87,21 @@ def test_the_table_alone_predicts(fold: Fold, config: Config, tmp_path: Path) ->
     assert classifier.card.parts["features"] == ["age", "centre=a", "centre=b"]
 
 
+def test_a_mended_value_makes_another_model(fold: Fold, config: Config, tmp_path: Path) -> None:
+    """Scans, masks and outcomes are the same, and so are the cases' digests."""
+    train_clinical(fold, config, tmp_path / "before")
+    digests = [case.digest() for case in fold.training]
+    table, hashed = fold.training.root / "participants.tsv", fold.training.table_sha256()
+    table.write_text(table.read_text().replace("n/a", "95"))
+    assert [case.digest() for case in fold.training] == digests
+    assert fold.training.table_sha256() != hashed
+    with pytest.raises(InputError, match="not of this configuration"):
+        train_clinical(fold, config, tmp_path / "before")
+    train_clinical(fold, config, tmp_path / "after")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("before", "after")]
+    assert weights[0] != weights[1]
+
+
 def test_synthetic_cases_have_no_table(config: Config, tmp_path: Path) -> None:
     outcomes = [i % 2 for i in range(20)]
     rows = [{**row, "synthetic": "0"} for row in rows_of(outcomes, 0)]

@@ -118,7 +118,7 @@ def test_a_run_that_another_process_holds_is_refused(
 
     out = tmp_path / "run"
     out.mkdir()
-    (out / "manifest.json").write_text('{"starts": []}')
+    (out / "manifest.json").write_text('{"starts": [], "config_hash": ""}')
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         ended = run("study", "pni", scans.root, out, *tiny_options)

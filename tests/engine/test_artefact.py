@@ -225,7 +225,7 @@ def test_an_empty_claim_is_given_away(tmp_path: Path, make_card: MakeCard) -> No
 
 
 def test_inside_a_run_what_is_stale_is_removed(tmp_path: Path, make_card: MakeCard) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "manifest.json").write_text('{"starts": [], "config_hash": ""}')
     folder = tmp_path / "fold-2" / "model"
     claim_folder(folder, make_card())
     save_artefact(folder, network(), make_card())
@@ -234,6 +234,19 @@ def test_inside_a_run_what_is_stale_is_removed(tmp_path: Path, make_card: MakeCa
     assert not claim_folder(folder, make_card(seed=5))
     assert [path.name for path in folder.iterdir()] == [".claim"]
     assert (tmp_path / "fold-2" / "other").read_text() == "stays"
+
+
+@pytest.mark.parametrize("manifest", ["{}", '{"series": []}', "[]", "no JSON"])
+def test_a_manifest_of_other_software_makes_no_run(
+    manifest: str, tmp_path: Path, make_card: MakeCard
+) -> None:
+    (tmp_path / "manifest.json").write_text(manifest)
+    folder = tmp_path / "papers" / "thesis"
+    folder.mkdir(parents=True)
+    (folder / "thesis.docx").write_text("precious")
+    with pytest.raises(InputError, match="is not empty"):
+        claim_folder(folder, make_card())
+    assert (folder / "thesis.docx").read_text() == "precious"
 
 
 def test_training_state_round_trip(tmp_path: Path) -> None:

@@ -61,8 +61,11 @@ def execute(executor: ClusterExecutor, tasks: list[Task]) -> tuple[list[str], in
     return stages, sum(units)
 
 
-def test_one_worker_has_all_threads_and_leaves_the_environment_alone(tmp_path: Path) -> None:
-    """Before any other cluster, whose threads would be taken for the user's own wish."""
+def test_one_worker_has_all_threads_and_leaves_the_environment_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the user exports."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
     before = dict(os.environ)
     with local_cluster(1) as executor:
         execute(executor, [at(tmp_path, "alone", partial(write, tmp_path / "file", ()))])
@@ -147,26 +150,24 @@ def test_a_task_that_is_still_being_done_is_waited_for(
             done.result()
 
 
-def test_workers_of_another_environment_are_refused(
-    two_workers: ClusterExecutor, monkeypatch: pytest.MonkeyPatch
+def test_workers_of_another_environment_are_refused_when_they_come(
+    two_workers: ClusterExecutor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = {
         "client": {"packages": {"neonet3d": "0.1.0"}},
         "workers": {"tcp://far": {"packages": {"neonet3d": "0.0.9"}}},
     }
-    monkeypatch.setattr(type(two_workers.client), "get_versions", lambda *_, **__: found)
-    with (
-        pytest.raises(InputError, match=r"tcp://far has neonet3d 0\.0\.9, and here is 0\.1\.0"),
-        scheduler_at(two_workers.client.scheduler.address),
-    ):
-        pass
-    threads = {"tcp://far": 8}
-    monkeypatch.setattr(type(two_workers.client), "nthreads", lambda _: threads)
-    with (
-        pytest.raises(InputError, match="several tasks at a time"),
-        scheduler_at(two_workers.client.scheduler.address),
-    ):
-        pass
+    tasks = [at(tmp_path, "alone", partial(write, tmp_path / "file", ()))]
+    with scheduler_at(two_workers.client.scheduler.address) as executor:
+        monkeypatch.setattr(type(two_workers.client), "get_versions", lambda *_, **__: found)
+        with pytest.raises(
+            InputError, match=r"tcp://far has neonet3d 0\.0\.9, and here is 0\.1\.0"
+        ):
+            execute(executor, tasks)
+        monkeypatch.setattr(type(two_workers.client), "nthreads", lambda _: {"tcp://far": 8})
+        with pytest.raises(InputError, match="several tasks at a time"):
+            execute(executor, tasks)
+    assert not (tmp_path / "file").exists()
 
 
 def test_a_study_without_workers_gives_up(

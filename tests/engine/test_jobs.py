@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -9,15 +12,23 @@ import pytest
 import torch
 
 from neonet3d.engine.jobs import run_jobs
-from neonet3d.errors import InputError
+from neonet3d.errors import InputError, RunError
 
 WORK = """
 import os
+import time
 import torch
 from neonet3d.errors import InputError
 
 def write(path):
     path.write_text(f"{os.getpid()} {torch.get_num_threads()}")
+
+def die(path):
+    os.kill(os.getpid(), 9)
+
+def wait(path):
+    write(path)
+    time.sleep(60)
 
 def refuse(path):
     if path.name == "2":
@@ -57,3 +68,47 @@ def test_one_job_stays_here(work: ModuleType, tmp_path: Path) -> None:
 def test_the_first_error_is_raised(work: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Number 2 is not right"):
         run_jobs(work.refuse, paths(tmp_path / "out", 4), description="notes")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU jobs run in this process")
+def test_a_killed_process_is_a_sentence(work: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="was killed, perhaps for want of memory"):
+        run_jobs(work.die, paths(tmp_path / "out", 2), description="notes")
+
+
+PARENT = """
+import sys
+from pathlib import Path
+from work_of_jobs import wait
+from neonet3d.engine.jobs import run_jobs
+
+if __name__ == "__main__":
+    run_jobs(wait, [Path(sys.argv[1]) / name for name in "ab"], description="notes")
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU jobs run in this process")
+def test_workers_end_with_a_killed_parent(work: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "parent.py").write_text(PARENT)
+    out = tmp_path / "out"
+    out.mkdir()
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py"), str(out)])
+    until = time.monotonic() + 60
+    while not (found := [path.read_text().split() for path in out.iterdir()]) or [] in found:
+        assert time.monotonic() < until, "no worker began"
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    worker = int(found[0][0])
+    while _lives(worker):
+        assert time.monotonic() < until, "the worker went on"
+        time.sleep(0.05)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process}/stat")
+    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

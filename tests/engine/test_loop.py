@@ -80,6 +80,8 @@ def test_a_killed_loop_ends_in_the_same_bytes(
     torch.manual_seed(99)  # whatever came between
     resumed = train(tmp_path / "killed", loop_config)
     assert weights(resumed) == whole
+    logs = [(tmp_path / name / "log.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert logs[0] == logs[1]
     assert not any(path.name.endswith(".tmp") for path in (tmp_path / "killed").iterdir())
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import subprocess
 import sys
@@ -9,7 +11,7 @@ import pytest
 import yaml
 
 from neonet3d.config import Config, load_config
-from neonet3d.engine.run import RunFolder, command_line, once, untimed
+from neonet3d.engine.run import STATE, RunFolder, command_line, once, untimed
 from neonet3d.errors import InputError
 
 
@@ -54,6 +56,38 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, config: Config
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
+
+
+def test_a_manifest_of_something_else_is_left_alone(tmp_path: Path, config: Config) -> None:
+    (tmp_path / "manifest.json").write_text('{"series": []}')
+    (tmp_path / "config.yaml").write_text("precious")
+    with (
+        pytest.raises(InputError, match="not empty and not a run"),
+        RunFolder.open(tmp_path, config, command=""),
+    ):
+        pass
+    assert (tmp_path / "config.yaml").read_text() == "precious"
+
+
+def test_a_run_that_was_killed_at_once_can_be_started_again(tmp_path: Path, config: Config) -> None:
+    (tmp_path / ".lock").touch()
+    (tmp_path / ".manifest.json.123.tmp").write_text("{")
+    with RunFolder.open(tmp_path, config, command="again") as run:
+        assert run.manifest()["command"] == "again"
+
+
+def test_a_file_system_without_locks_is_named(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with (
+        pytest.raises(OSError, match="not implemented"),
+        RunFolder.open(tmp_path / "run", config, command=""),
+    ):
+        pass
 
 
 HOLD = """
@@ -120,6 +154,26 @@ def test_a_killed_stage_is_made_anew(tmp_path: Path) -> None:
         once(folder, "key", dies)
     once(folder, "key", lambda f: (f / "whole").touch())
     assert {path.name for path in folder.iterdir()} == {"whole", ".done"}
+
+
+def test_a_killed_training_finds_its_state(tmp_path: Path) -> None:
+    def dies(folder: Path) -> None:
+        (folder / STATE).mkdir()
+        (folder / STATE / "step").write_text("3")
+        (folder / "half").mkdir()
+        raise KeyboardInterrupt
+
+    def goes_on(folder: Path) -> None:
+        found.append({str(path.relative_to(folder)) for path in folder.rglob("*")})
+
+    found: list[set[str]] = []
+    for key, expected in (("key", {STATE, f"{STATE}/step"}), ("other key", set())):
+        folder = tmp_path / key / "segmenter"
+        with pytest.raises(KeyboardInterrupt):
+            once(folder, "key", dies)
+        once(folder, key, goes_on)
+        assert found.pop() == expected
+        assert [path.name for path in folder.parent.iterdir()] == ["segmenter"]
 
 
 def test_what_a_kill_left_beside_a_stage_is_removed(tmp_path: Path) -> None:

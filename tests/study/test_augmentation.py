@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
+from neonet3d.cohort.patches import Patches
 from neonet3d.config import Config
 from neonet3d.engine.run import RunFolder
 from neonet3d.errors import InputError
+from neonet3d.generation.rivals.budget import RivalFailedError, RivalRecord
 from neonet3d.report.augmentation import write_augmentation_report
+from neonet3d.study import augmentation, rivals
 from neonet3d.study.augmentation import run_augmentation_study, scaled
 from neonet3d.study.augmentation_results import AugmentationResults
 from neonet3d.study.rivals import OURS
@@ -129,3 +135,43 @@ def test_the_generator_is_scaled_and_nothing_else(config: Config) -> None:
     assert short.unet.loop.steps == 1
     assert short.segmenter == config.segmenter
     assert short.masks == config.masks
+
+
+class Stub:
+    """A rival that gives the held-out images back, or one that diverges."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def fit(self, patches: Patches, *, seconds: float, seed: int) -> RivalRecord:
+        if self.name == "ha-gan":
+            raise RivalFailedError("ha-gan: the loss became nan.")
+        assert seconds > 0
+        self.images = patches.images
+        return RivalRecord({"all": 3}, {}, seconds)
+
+    def sample(self, maps: Tensor, labels: Tensor, *, seed: int) -> Tensor:
+        return self.images[torch.arange(len(maps)) % len(self.images)]
+
+
+def test_a_rival_that_fails_is_named_and_the_others_stay(
+    run: tuple[Path, AugmentationResults],
+    fold: Fold,
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    section = config.augmentation_study.model_copy(update={"rivals": ("med-ddpm", "ha-gan")})
+    wanting = config.model_copy(update={"augmentation_study": section})
+    for module in (augmentation, rivals):
+        monkeypatch.setattr(module, "build_rival", lambda name, *_, **__: Stub(name))
+    path = shutil.copytree(run[0], tmp_path / "run")
+    results = study(fold, path, wanting)
+    assert [row.key for row in results.generators] == [OURS, "med-ddpm"]
+    assert results.generators[1].steps == {"all": 3}
+    assert results.failed == {"ha-gan": "ha-gan: the loss became nan."}
+    page = write_augmentation_report(path).read_text()
+    assert "ha-gan is not in the table. ha-gan: the loss became nan." in page
+    assert f"KID of {OURS} below that of: med-ddpm" in page
+    monkeypatch.setattr(Stub, "fit", None)  # neither is trained again
+    assert study(fold, path, wanting).failed == results.failed

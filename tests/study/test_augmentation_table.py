@@ -7,6 +7,7 @@ import pytest
 
 from neonet3d.config import load_config
 from neonet3d.study.augmentation_arms import Scores, study_arms
+from neonet3d.study.augmentation_results import AugmentationCell
 from neonet3d.study.augmentation_table import equal_cases, tabulate, worth_of
 
 NUMBERS = np.array([8.0, 16.0, 32.0])
@@ -19,6 +20,13 @@ def run(values: np.ndarray) -> Scores:
     return Scores({"tumour": values}, {"tumour": distance}, PATIENTS)
 
 
+def table(
+    scores: dict[tuple[str, str, int], list[Scores]], there: np.ndarray | None = None
+) -> tuple[AugmentationCell, ...]:
+    holds = {"tumour": np.ones(20, dtype=bool) if there is None else there}
+    return tabulate(scores, {8: holds, 16: holds}, seed=0)
+
+
 def test_seeds_are_averaged_and_gains_are_paired() -> None:
     """Cases differ much and the gain is the same in each: a paired interval has no width."""
     rng = np.random.default_rng(0)
@@ -28,7 +36,7 @@ def test_seeds_are_averaged_and_gains_are_paired() -> None:
         ("unet", "real", 8): [run(base + noise), run(base - noise)],
         ("unet", "synthetic_1", 8): [run(base + 0.1 + noise), run(base + 0.1 - noise)],
     }
-    real, synthetic = tabulate(scores, seed=0)
+    real, synthetic = table(scores)
     assert real.dice.value == pytest.approx(base.mean())
     assert real.gain.value == 0
     assert synthetic.gain.value == pytest.approx(0.1)
@@ -40,17 +48,32 @@ def test_seeds_are_averaged_and_gains_are_paired() -> None:
 def test_a_class_missed_by_one_seed_has_no_distance() -> None:
     values, missed = np.full(20, 0.5), np.full(20, 0.5)
     missed[:15] = 0
-    cells = tabulate({("unet", "real", 8): [run(values), run(missed)]}, seed=0)
+    cells = table({("unet", "real", 8): [run(values), run(missed)]})
     assert cells[0].hd95_mm.value == math.inf
     assert cells[0].dice.value == pytest.approx(0.5 - 0.25 * 0.75)
 
 
-def test_a_class_that_neither_mask_holds_is_left_out() -> None:
-    values = np.full(20, 0.5)
-    values[:5] = math.nan
-    cells = tabulate({("unet", "real", 8): [run(values)]}, seed=0)
-    assert cells[0].dice.value == pytest.approx(0.5)
-    assert cells[0].dice.n == 15
+def test_cases_without_the_class_are_told_apart() -> None:
+    """One of two seeds invents it in five of ten cases without: no arm's Dice may move."""
+    there = np.arange(20) >= 10
+    nothing = np.where(there, 0.5, math.nan)
+    invents = nothing.copy()
+    invents[:5] = 0
+    scores = {
+        ("unet", "real", 8): [run(nothing), run(nothing)],
+        ("unet", "synthetic_1", 8): [run(nothing), run(invents)],
+    }
+    real, synthetic = table(scores, there)
+    for cell in (real, synthetic):
+        assert cell.dice.value == pytest.approx(0.5)
+        assert (cell.dice.n, cell.n_without) == (10, 10)
+    assert synthetic.gain.value == 0
+    assert (real.invented, synthetic.invented) == (0, 0.25)
+
+
+def test_a_class_that_every_case_holds_is_invented_nowhere() -> None:
+    [cell] = table({("unet", "real", 8): [run(np.full(20, 0.5))]})
+    assert (cell.n_without, cell.invented) == (0, None)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +98,7 @@ def test_worth_is_the_mean_over_networks_and_classes() -> None:
             for arm in arms:
                 value = real + shift + (0.1 if arm.key == "both" else 0.0)
                 scores[network, arm.key, n] = [run(np.full(20, value))]
-    found = {(w.arm, w.real_cases): w for w in worth_of(tabulate(scores, seed=0), arms)}
+    found = {(w.arm, w.real_cases): w for w in worth_of(table(scores), arms)}
     assert ("real", 8) not in found
     assert found["both", 8].dice == pytest.approx(0.5)
     assert found["both", 8].equal_to == pytest.approx(8 * 2**0.5)

@@ -95,9 +95,7 @@ def run_fold(scans: Fold, crops: Fold, config: Config, paths: FoldPaths) -> None
 def trained_files(root: Path) -> dict[str, bytes]:
     """Every file of every artefact and of the balanced cohort."""
     return {
-        str(path.relative_to(root)): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file() and path.name != "log.jsonl"
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
     }
 
 
@@ -272,8 +270,6 @@ def test_a_fold_predicts_each_held_out_case_with_every_arm(
     pairs = Cohort.open(trained.pairs)
     assert [case.name for case in pairs] == list(HELD_OUT)
     assert all(case.synthetic for case in pairs)
-    # Predicted patches are cut where NeoSeg saw the tumour, not where the reference has it.
-    assert count_without_tumour(trained.crops) <= len(HELD_OUT)
     assert len(list((trained.crops / "crops").glob("*.json"))) == len(HELD_OUT)
 
 

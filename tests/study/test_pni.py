@@ -26,7 +26,8 @@ from neonet3d.config import Config, load_config
 from neonet3d.engine import loop
 from neonet3d.engine.cluster import local_cluster
 from neonet3d.engine.executor import Task
-from neonet3d.engine.run import RunFolder, stage_seconds
+from neonet3d.engine.log import stage_seconds
+from neonet3d.engine.run import RunFolder
 from neonet3d.errors import InputError, RunError
 from neonet3d.report.case_pages import write_case_pages
 from neonet3d.segmentation.crop_record import cut_without_liver
@@ -36,7 +37,7 @@ from neonet3d.study.results import StudyResults
 
 VOLATILE = {
     "manifest.json",
-    "log.jsonl",
+    "log.jsonl",  # the run's own; every training's must be the same
     "results.json",
     "report.html",
     "config.yaml",
@@ -50,7 +51,9 @@ def stages(run: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(run)): path.read_bytes()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name not in VOLATILE and path.parent.name != ".locks"
+        if path.is_file()
+        and str(path.relative_to(run)) not in VOLATILE
+        and path.parent.name != ".locks"
     }
 
 
@@ -358,7 +361,7 @@ def test_two_processes_in_one_folder_are_refused(tiny: Config, tmp_path: Path) -
     assert other.stdout is not None
     try:
         assert other.stdout.readline() == b"held\n"
-        (tmp_path / "run" / "manifest.json").write_text('{"starts": []}')
+        (tmp_path / "run" / "manifest.json").write_text('{"starts": [], "config_hash": ""}')
         with (
             pytest.raises(InputError, match="Another run works in"),
             RunFolder.open(tmp_path / "run", tiny, command="second"),
@@ -386,6 +389,15 @@ def test_cases_without_masks_are_refused(scans: Cohort, tiny: Config, tmp_path: 
     bare = replace(scans.cases[3], mask_path=None)
     cohort = replace(scans, cases=(*scans.cases[:3], bare, *scans.cases[4:]))
     with pytest.raises(InputError, match=r"1 cases of .* have no mask \(the first is case_3\)"):
+        study(cohort, tmp_path / "run", tiny)
+
+
+def test_several_scans_of_a_patient_are_refused(
+    scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    twice = replace(scans.cases[3], participant=scans.cases[1].participant)
+    cohort = replace(scans, cases=(*scans.cases[:3], twice, *scans.cases[4:]))
+    with pytest.raises(InputError, match=r"1 patients of .* have several scans"):
         study(cohort, tmp_path / "run", tiny)
 
 

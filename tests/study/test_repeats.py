@@ -70,6 +70,9 @@ def test_what_are_no_repeats_is_refused(study: StudyResults) -> None:
     renamed = second.model_copy(update={"cases": tuple(f"x{name}" for name in second.cases)})
     with pytest.raises(InputError, match="other patients"):
         summarise_repeats([first, renamed])
+    three = tuple(i % 3 for i in range(len(second.cases)))
+    with pytest.raises(InputError, match="2 and 3 folds"):
+        summarise_repeats([first, second.model_copy(update={"folds": three})])
     turned = second.model_copy(update={"outcomes": tuple(1 - v for v in second.outcomes)})
     with pytest.raises(InputError, match="other outcomes"):
         summarise_repeats([first, turned])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from neonet3d.engine.log import read_log
 from neonet3d.errors import InputError
 
 PAGES = ("report.html", "viewer.html")
@@ -45,20 +46,16 @@ def list_runs(folder: Path) -> list[RunState]:
 
 
 def read_run(path: Path) -> RunState:
-    """One run folder; a line that is just being written is left out."""
+    """One run folder."""
     manifest = json.loads((path / "manifest.json").read_text("utf-8"))
-    log, stages = path / "log.jsonl", []
-    if log.is_file():
-        for line in log.read_text("utf-8").splitlines(keepends=True):
-            if line.endswith("\n"):
-                entry = json.loads(line)
-                stages.append((str(entry["stage"]), float(entry["seconds"])))
+    log = path / "log.jsonl"
+    records = read_log(log) if log.is_file() else []
     return RunState(
         name=path.name,
         state=_state(path),
         command=str(manifest["command"]),
         started=str(manifest["starts"][-1]),
-        stages=tuple(stages),
+        stages=tuple((str(one["stage"]), float(one["seconds"])) for one in records),
         pages=_pages(path),
     )
 

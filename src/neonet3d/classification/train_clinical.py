@@ -10,7 +10,7 @@ from neonet3d.classification.clinical import clinical_table, fit_columns
 from neonet3d.classification.logistic import LogisticModel
 from neonet3d.classification.training_set import Draws, log_odds, require_trainable
 from neonet3d.cohort.folds import Fold
-from neonet3d.config import Config
+from neonet3d.config import Config, fingerprint
 from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
 
 
@@ -32,11 +32,15 @@ def train_clinical(fold: Fold, config: Config, folder: Path) -> None:
         grid=None,
     )
     names = [name for column in columns for name in column.features]
-    parts = {"features": names, "columns": [column.model_dump(mode="json") for column in columns]}
+    features = clinical_table(training, columns)
+    parts = {
+        "features": names,
+        "columns": [column.model_dump(mode="json") for column in columns],
+        "table": fingerprint(features.tolist()),  # a value that is mended makes another model
+    }
     card = card.model_copy(update={"parts": parts})
     if claim_folder(folder, card):
         return
-    features = clinical_table(training, columns)
     model = LogisticModel(len(names))
     real = outcomes < 0  # none is synthetic
     weights = Draws.of(outcomes, real, "balanced").weights()

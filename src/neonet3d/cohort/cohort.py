@@ -13,6 +13,7 @@ patients of a fold has no way to the rest.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -124,6 +125,10 @@ class Cohort:
         """The same cohort with only these cases in sight."""
         chosen = {case.name for case in cases}
         return replace(self, cases=tuple(case for case in self.cases if case.name in chosen))
+
+    def table_sha256(self) -> str:
+        """Of participants.tsv: it says more of a case than ``Case.digest`` does."""
+        return hashlib.sha256((self.root / "participants.tsv").read_bytes()).hexdigest()
 
     @property
     def channel(self) -> str:

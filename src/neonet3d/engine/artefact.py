@@ -29,6 +29,7 @@ from neonet3d.cohort.patches import PatchReading
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import fingerprint
 from neonet3d.engine.device import device_summary
+from neonet3d.engine.run import is_run
 from neonet3d.errors import InputError, RunError
 from neonet3d.types import LabelSchema, Shape, Triple
 
@@ -205,7 +206,7 @@ def claim_folder(folder: Path, card: ArtefactCard) -> bool:
     if ours:
         return (folder / "model.json").is_file()
     visible = [path for path in folder.iterdir() if path != claim] if folder.is_dir() else []
-    if visible and not any((parent / "manifest.json").is_file() for parent in folder.parents):
+    if visible and not any(is_run(parent) for parent in folder.parents):
         raise InputError(
             f"{folder} is not empty (it holds {visible[0].name}), and not of this configuration, "
             "cohort, seed and fold. Choose another folder or remove this one."

@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import torch
 
+from neonet3d.engine.device import usable_cores
 from neonet3d.engine.executor import Record, Task, do_task, require_order
 from neonet3d.engine.progress import console
 from neonet3d.errors import InputError, RunError
@@ -48,6 +49,7 @@ class ClusterExecutor:
         """As ``executor.run_here``, side by side; stages are recorded when their task is done.
 
         Raises:
+            InputError: a worker that comes and does not fit (``scheduler_at``).
             RunError: a task at which several workers died one after the other, a scheduler that is
                 gone, or no worker for ``LONELY_SECONDS``.
         """
@@ -56,10 +58,14 @@ class ClusterExecutor:
         require_order(tasks)
         waiting, done = list(tasks), set[str]()
         running: dict[Any, Task] = {}
-        seen = time.monotonic()
+        seen, known = time.monotonic(), set[str]()
         try:
             while waiting or running:
-                workers = len(self.client.nthreads())
+                addresses = set(self.client.nthreads())
+                if addresses - known:
+                    _require_fit(self.client)
+                    known = addresses
+                workers = len(addresses)
                 if workers:
                     seen = time.monotonic()
                 elif time.monotonic() - seen > LONELY_SECONDS:
@@ -116,7 +122,7 @@ def local_cluster(workers: int) -> Iterator[ClusterExecutor]:
         InputError: no ``distributed``, or more workers than GPUs or cores.
     """
     dask, distributed = _import_dask()
-    gpus, cores = torch.cuda.device_count(), _cores()
+    gpus, cores = torch.cuda.device_count(), usable_cores()
     most, what = (gpus, "GPUs") if gpus else (cores, "cores")
     if not 1 <= workers <= most:
         raise InputError(f"{workers} workers cannot share {most} {what}. Ask for 1 to {most}.")
@@ -163,9 +169,11 @@ def local_cluster(workers: int) -> Iterator[ClusterExecutor]:
 def scheduler_at(address: str) -> Iterator[ClusterExecutor]:
     """The workers of a scheduler that runs somewhere, such as one of dask-jobqueue.
 
+    Workers must do one task at a time and have the packages of this process; those that do not are
+    refused when there is work.
+
     Raises:
-        InputError: no ``distributed``, nobody at the address, no worker, or workers that do several
-            tasks at a time or have other packages.
+        InputError: no ``distributed``, nobody at the address or no worker.
     """
     _, distributed = _import_dask()
     try:
@@ -183,7 +191,6 @@ def scheduler_at(address: str) -> Iterator[ClusterExecutor]:
                 f"The scheduler at {address} has had no worker for {START_SECONDS} seconds. "
                 "Start workers in this environment, with the study's folders mounted."
             ) from error
-        _require_fit(client)
         yield ClusterExecutor(client)
 
 
@@ -225,21 +232,19 @@ def _import_dask() -> tuple[Any, Any]:
 
 @contextmanager
 def _environment_kept() -> Iterator[None]:
-    """Dask sets its workers' variables in this process too, whose other children get them then."""
+    """Dask sets its workers' variables in this process too, whose other children get them then.
+
+    Thread counts of the user's own are not there meanwhile: Dask would prefer them to the workers'.
+    """
     before = dict(os.environ)
+    for name in THREAD_VARIABLES:
+        os.environ.pop(name, None)
     try:
         yield
     finally:
         for name in os.environ.keys() - before.keys():
             del os.environ[name]
         os.environ.update(before)
-
-
-def _cores() -> int:
-    """That this process may use, where the system says it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _work(task: Task) -> list[tuple[str, float]]:

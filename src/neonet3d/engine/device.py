@@ -42,6 +42,13 @@ def best_precision() -> Precision:
     return "bf16-mixed" if cpu_has_fast_bf16() else "32-true"
 
 
+def usable_cores() -> int:
+    """That this process may use, where the system says it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def world_size() -> int:
     """Processes that share a training, as ``torchrun`` says; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -9,13 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import TypeVar
 
 import torch
 
-from neonet3d.engine.device import fabric
+from neonet3d.engine.device import fabric, usable_cores
 from neonet3d.engine.progress import console, progress
+from neonet3d.errors import RunError
 
 JobT = TypeVar("JobT")
 
@@ -26,6 +30,9 @@ def run_jobs(work: Callable[[JobT], None], jobs: Sequence[JobT], *, description:
     Args:
         work: writes its own result; importable by name, since it is called in other processes.
         jobs: without tensors, since they are sent there.
+
+    Raises:
+        RunError: a process was killed, as the system does when memory runs out.
     """
     with progress(description, len(jobs)) as advance:
         if fabric().device.type == "cuda" or len(jobs) < 2:
@@ -33,17 +40,31 @@ def run_jobs(work: Callable[[JobT], None], jobs: Sequence[JobT], *, description:
                 work(job)
                 advance()
             return
-        workers = min(os.cpu_count() or 1, len(jobs))
+        workers = min(usable_cores(), len(jobs))
         pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_alone)
         try:
             for done in as_completed([pool.submit(work, job) for job in jobs]):
                 done.result()
                 advance()
+        except BrokenProcessPool as error:
+            raise RunError(
+                f"A process of {description!r} was killed, perhaps for want of memory. What is "
+                "done is kept: start the command again, on fewer cores (taskset) if need be."
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _alone() -> None:
-    """In a worker: one thread, and no progress line of its own."""
+    """In a worker: one thread, no progress line of its own, and an end when its parent ends."""
     torch.set_num_threads(1)
     console.quiet = True
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed takes its lock with it; its workers must not go on in the folder."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

@@ -7,7 +7,6 @@ optimiser moments, but no state of a random number generator, and ends in the sa
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from neonet3d.config import LoopConfig
 from neonet3d.engine.artefact import load_training_state, save_training_state
 from neonet3d.engine.device import fabric
+from neonet3d.engine.log import append_record, forget_steps
 from neonet3d.engine.progress import progress
 from neonet3d.engine.ranks import mean_over_processes, part_of_batch
 from neonet3d.engine.stopping import EarlyStopping
@@ -98,6 +98,7 @@ def train_loop(
     tail = max(1, config.steps // 10)
     log = folder / "log.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
+    forget_steps(log, description, after=first)
 
     objective.train()
     saved, wait = time.monotonic(), CHECKPOINT_SECONDS
@@ -136,9 +137,9 @@ def train_loop(
                 with _holding(objective, trainable, average):
                     score = stopping.score()
                 stopping.record(score, step + 1, average)
-                _log(log, record | {"validation": round(score, 6)})
+                append_record(log, record | {"validation": round(score, 6)})
             elif (step + 1) % max(1, config.steps // 50) == 0:
-                _log(log, record)
+                append_record(log, record)
             if time.monotonic() - saved > wait:
                 began = time.monotonic()
                 _save(
@@ -171,11 +172,6 @@ def _copy(trainable: list[tuple[str, nn.Parameter]], weights: dict[str, Tensor])
     with torch.no_grad():
         for name, parameter in trainable:
             parameter.copy_(weights[name])
-
-
-def _log(path: Path, record: dict[str, object]) -> None:
-    with path.open("a") as stream:
-        stream.write(json.dumps(record) + "\n")
 
 
 def remove_training_state(folder: Path) -> None:

@@ -12,7 +12,6 @@ import platform
 import shutil
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -26,8 +25,11 @@ import yaml
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, fingerprint
 from neonet3d.engine.device import device_summary
+from neonet3d.engine.log import append_record
 from neonet3d.errors import InputError
 
+MANIFEST = "manifest.json"
+STATE = "state"  # of a stage that is under way
 LOOK_SECONDS = 0.1  # the app holds a run's lock for an instant, to see whether it runs
 
 Timer = Callable[[str], AbstractContextManager[None]]
@@ -55,6 +57,15 @@ def untimed(stage: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder's manifest is one of ours; other software has files of that name."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and {"starts", "config_hash"} <= manifest.keys()
+
+
 class RunFolder:
     """A folder that one run at a time writes to, and that a later run goes on from."""
 
@@ -70,7 +81,7 @@ class RunFolder:
         Raises:
             InputError: the folder is not a run folder, or another process works in it.
         """
-        if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
+        if path.is_dir() and not (is_run(path) or _only_begun(path)):
             raise InputError(
                 f"{path} is not empty and not a run of neonet3d. Choose another folder."
             )
@@ -85,13 +96,11 @@ class RunFolder:
             yield run
 
     def _describe(self, command: str) -> None:
-        resolved = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
-        write_atomically(self.path / "config.yaml", resolved.encode())
-        manifest_path = self.path / "manifest.json"
-        manifest = (
-            json.loads(manifest_path.read_text()) if manifest_path.is_file() else {"starts": []}
-        )
+        manifest = self.manifest() if is_run(self.path) else {}
+        starts = manifest.get("starts", [])
+        assert isinstance(starts, list)
         manifest |= {
+            "starts": [*starts, datetime.now(UTC).isoformat(timespec="seconds")],
             "command": command,
             "package": version("neonet3d"),
             "python": platform.python_version(),
@@ -99,21 +108,21 @@ class RunFolder:
             "device": device_summary(),
             "config_hash": fingerprint(self.config),
         }
-        manifest["starts"].append(datetime.now(UTC).isoformat(timespec="seconds"))
-        write_atomically(manifest_path, (json.dumps(manifest, indent=2) + "\n").encode())
+        write_atomically(self.path / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
+        resolved = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
+        write_atomically(self.path / "config.yaml", resolved.encode())
 
     def manifest(self) -> dict[str, object]:
-        return dict(json.loads((self.path / "manifest.json").read_text()))
+        return dict(json.loads((self.path / MANIFEST).read_text()))
 
     def update_manifest(self, **values: object) -> None:
         text = json.dumps(self.manifest() | values, indent=2) + "\n"
-        write_atomically(self.path / "manifest.json", text.encode())
+        write_atomically(self.path / MANIFEST, text.encode())
 
     def log(self, **record: object) -> None:
         """Append one event to ``log.jsonl``."""
         stamp = {"time": datetime.now(UTC).isoformat(timespec="seconds")}
-        with (self.path / "log.jsonl").open("a") as stream:
-            stream.write(json.dumps(stamp | record) + "\n")
+        append_record(self.path / "log.jsonl", stamp | record)
 
     def record(self, stage: str, seconds: float) -> None:
         """Log how long a stage took in this start of the run."""
@@ -124,12 +133,17 @@ class RunFolder:
         return stage_timer(self.record)(stage)
 
 
+def _only_begun(folder: Path) -> bool:
+    """Empty, or left by a run that was killed before it had a manifest."""
+    return all(one.name == ".lock" or one.match(f".{MANIFEST}.*.tmp") for one in folder.iterdir())
+
+
 def _locked(lock: IO[str], *, after: float = 0.0) -> bool:
     """Whether the lock could be had; the kernel takes it back even after kill -9."""
     time.sleep(after)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
     return True
 
@@ -137,27 +151,34 @@ def _locked(lock: IO[str], *, after: float = 0.0) -> bool:
 def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Run ``build(folder)`` unless the folder already stands with this key.
 
-    ``.done`` is written last. A folder with another key, or none, is removed first: stages that
-    take long keep their own state and are artefacts.
+    ``.done`` is written last. A folder with another key, or none, is removed first; of one that was
+    begun with this key ``state/`` stays, in which a training finds what it had reached.
     """
-    done = folder / ".done"
+    done, begun = folder / ".done", folder.with_name(f".{folder.name}.begun")
     if done.is_file() and done.read_text() == key:
         return folder
-    for leftover in [folder, *folder.parent.glob(f".{folder.name}.*.tmp")]:
+    for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
-    folder.mkdir(parents=True)
+    if begun.is_file() and begun.read_text() == key:
+        _remove_all_but(STATE, folder)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    write_atomically(begun, key.encode())
+    folder.mkdir(exist_ok=True)
     build(folder)
     write_atomically(done, key.encode())
+    begun.unlink()
     return folder
 
 
-def stage_seconds(log: Path) -> dict[str, float]:
-    """Wall time per kind of stage in a ``log.jsonl``, summed over repeats and restarts."""
-    total: dict[str, float] = defaultdict(float)
-    for line in log.read_text().splitlines():
-        record = json.loads(line)
-        total[record["stage"]] += record["seconds"]
-    return dict(total)
+def _remove_all_but(name: str, folder: Path) -> None:
+    for path in folder.glob("*"):
+        if path.name == name:
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def command_line() -> str:

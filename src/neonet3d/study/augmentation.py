@@ -7,8 +7,6 @@ is every segmenter of that number. Held-out cases are real and are only segmente
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +18,11 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import GRID_MULTIPLE, Patches, fit_patches, load_patches
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, LoopConfig, fingerprint
+from neonet3d.engine.clock import kept_seconds
 from neonet3d.engine.device import SHORTEST_X
 from neonet3d.engine.jobs import run_jobs
-from neonet3d.engine.run import RunFolder, once, stage_seconds
+from neonet3d.engine.log import stage_seconds
+from neonet3d.engine.run import RunFolder, once
 from neonet3d.errors import InputError
 from neonet3d.generation.audit import audit_copying
 from neonet3d.generation.generator import LatentGenerator
@@ -42,7 +42,7 @@ from neonet3d.study.augmentation_arms import (
 )
 from neonet3d.study.augmentation_results import AugmentationResults
 from neonet3d.study.augmentation_table import Key, tabulate, worth_of
-from neonet3d.study.rivals import Arena, compare_generators
+from neonet3d.study.rivals import PARTS, Arena, compare_generators
 
 LEAST_HELD_OUT = 4
 
@@ -72,6 +72,7 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
     order = np.random.default_rng(config.seed).permutation(len(pool))
     _require_rivals(pool.subset(pool.cases[i] for i in order[: numbers[-1]]), config)
     trainings: dict[Key, list[Training]] = {}
+    holds: dict[int, dict[str, np.ndarray]] = {}
     for n in numbers:
         part = pool.subset(pool.cases[i] for i in order[:n])
         number = Fold(f"n-{n:03d}", part, fold.held_out)
@@ -79,6 +80,7 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
             _train_generator(number, config, run.path / number.name)
         with run.timed("draw synthetic cases"):
             _write_patches(number, config, run.path / number.name)
+        holds[n] = PatchSet(run.path / number.name / "patches").holds()
         for training in _trainings(run.path / number.name, config):
             key = (training.network, training.arm.key, n)
             trainings.setdefault(key, []).append(training)
@@ -89,13 +91,13 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
     generator = LatentGenerator.load(run.path / number.name / "generator")
     arena = Arena.of(number, generator, run.path / number.name, config)
     with run.timed("compare generators"):
-        rows, of_real = compare_generators(arena, run.path / "generators")
+        rows, failed, of_real = compare_generators(arena, run.path / "generators")
     scores = {
         key: [Scores.read(training.folder / "scores.csv") for training in of]
         for key, of in trainings.items()
     }
     arms = study_arms(settings)
-    cells = tabulate(scores, seed=config.seed)
+    cells = tabulate(scores, holds, seed=config.seed)
     copying = audit_copying(generator, number.training, fold.held_out, seed=config.seed)
     results = AugmentationResults(
         title=title,
@@ -109,6 +111,7 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
         ms_ssim_of_real=pairwise_ms_ssim(arena.held_out.images, config.seed),
         membership=None if copying.membership is None else copying.membership.auc,
         generators=rows,
+        failed=failed,
         cells=cells,
         worth=worth_of(cells, arms),
         seconds=stage_seconds(run.path / "log.jsonl"),
@@ -135,8 +138,7 @@ def scaled(config: Config) -> Config:
         steps = max(1, round(loop.steps * config.augmentation_study.generator_share))
         return loop.model_copy(update={"steps": steps})
 
-    parts = ("autoencoder", "unet", "controlnet", "detail")
-    sections = {name: getattr(config, name) for name in parts}
+    sections = {name: getattr(config, name) for name in PARTS}
     return config.model_copy(
         update={
             name: section.model_copy(update={"loop": shorter(section.loop)})
@@ -225,13 +227,12 @@ def _labelled(patches: Patches) -> LabelledPatches:
 
 def _train_generator(number: Fold, config: Config, folder: Path) -> None:
     """And keep its seconds, over all starts of the run, for the rivals."""
-    folder.mkdir(exist_ok=True)
-    clock = folder / "seconds.json"
-    before = json.loads(clock.read_text()) if clock.is_file() else 0.0
-    stands = (folder / "generator" / "calibration" / "model.json").is_file()
-    started = time.monotonic()
-    try:
-        train_generator(number, scaled(config), folder / "generator")
-    finally:
-        if not stands:
-            clock.write_text(json.dumps(round(before + time.monotonic() - started, 2)))
+    settings = scaled(config)
+    key = fingerprint(
+        "generator",
+        [case.digest() for case in number.training],
+        *(getattr(settings, part) for part in PARTS),
+        config.seed,
+    )
+    with kept_seconds(folder / "seconds.json", key):
+        train_generator(number, settings, folder / "generator")

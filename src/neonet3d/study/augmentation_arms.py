@@ -20,7 +20,7 @@ from neonet3d.config import (
     NetworkName,
     SegmenterPlan,
 )
-from neonet3d.engine.run import once
+from neonet3d.engine.run import STATE, once
 from neonet3d.metrics.overlap import dice
 from neonet3d.metrics.surface import hd95_mm
 from neonet3d.segmentation.patch_segmenter import LabelledPatches, PatchSegmenter
@@ -106,7 +106,8 @@ class PatchSet:
 
     def part(self, name: str) -> LabelledPatches:
         """``real``, ``synthetic`` or ``held_out``."""
-        tensors = _tensors(self.folder / "patches.safetensors")
+        path = self.folder / "patches.safetensors"
+        tensors = _tensors(path, path.stat().st_mtime_ns)
         return LabelledPatches(tensors[f"{name}.images"].float(), tensors[f"{name}.label_maps"])
 
     def training(self, arm: Arm) -> LabelledPatches:
@@ -118,12 +119,17 @@ class PatchSet:
             return some
         return real.join(some) if n else real
 
+    def holds(self) -> dict[str, np.ndarray]:
+        """For each class, which held-out cases hold it."""
+        maps = self.part("held_out").label_maps.flatten(1)
+        return {name: (maps == value).any(1).numpy() for name, value in self.facts().labels.items()}
+
     def facts(self) -> PatchFacts:
         return PatchFacts.model_validate_json((self.folder / "patches.json").read_bytes())
 
 
 @lru_cache(maxsize=2)
-def _tensors(path: Path) -> dict[str, torch.Tensor]:
+def _tensors(path: Path, written_ns: int) -> dict[str, torch.Tensor]:
     return load_file(path)
 
 
@@ -153,7 +159,7 @@ def train_and_score(training: Training) -> None:
         segmenter.train(
             patches.training(training.arm),
             training.loop,
-            folder / "state",
+            folder / STATE,
             seed=training.seed,
             description=f"{training.network}, {training.arm.title}",
             augmentation=training.augmentation if training.arm.classic else None,

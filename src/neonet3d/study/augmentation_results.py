@@ -48,9 +48,11 @@ class AugmentationCell(Record):
     """One segmenter in one arm with so many real cases, one class; seeds averaged in each case.
 
     Attributes:
-        dice: mean over cases.
-        hd95_mm: median over cases; infinite where a class is missed in half of them.
+        dice: mean over the cases that hold the class, as everything but ``invented``.
+        hd95_mm: median; infinite where a class is missed in half of them.
         gain: Dice above that of the same segmenter on real cases alone, paired by case.
+        n_without: cases that do not hold the class.
+        invented: share of them, mean over seeds, in which it is found; None where there are none.
     """
 
     network: str
@@ -60,6 +62,8 @@ class AugmentationCell(Record):
     dice: Interval
     hd95_mm: Interval
     gain: Interval
+    n_without: int
+    invented: float | None
 
 
 class Worth(Record):
@@ -79,7 +83,11 @@ class Worth(Record):
 
 
 class AugmentationResults(Record):
-    """All figures of an augmentation study."""
+    """All figures of an augmentation study.
+
+    Attributes:
+        failed: why a rival is not among the generators.
+    """
 
     title: str
     classes: tuple[str, ...]
@@ -92,6 +100,7 @@ class AugmentationResults(Record):
     ms_ssim_of_real: Interval
     membership: Interval | None
     generators: tuple[GeneratorRow, ...]
+    failed: dict[str, str]
     cells: tuple[AugmentationCell, ...]
     worth: tuple[Worth, ...]
     seconds: dict[str, float]

@@ -17,20 +17,31 @@ Key = tuple[str, str, int]
 """Network, arm, number of real cases."""
 
 
-def tabulate(scores: Mapping[Key, Sequence[Scores]], *, seed: int) -> tuple[AugmentationCell, ...]:
+def tabulate(
+    scores: Mapping[Key, Sequence[Scores]],
+    holds: Mapping[int, Mapping[str, np.ndarray]],
+    *,
+    seed: int,
+) -> tuple[AugmentationCell, ...]:
     """One row for each network, arm, number and class; the seeds of a key are averaged by case.
 
-    A gain is paired: the same network, number and cases, seeds averaged on both sides. Its interval
-    resamples patients, so it says nothing of other training cases.
+    Dice, distance and gain are of the cases that hold the class, so that all arms stand on the same
+    ones; how often it is found where it is not is told apart. A gain is paired: the same network,
+    number and cases, seeds averaged on both sides. Its interval resamples patients, so it says
+    nothing of other training cases.
+
+    Args:
+        holds: which held-out cases hold a class, at each number of real cases.
     """
     cells = []
     for (network, arm, n), runs in scores.items():
         reference = scores[network, REFERENCE, n]
         for label in runs[0].dice:
-            patients = runs[0].patients
-            values = _mean_of_seeds([run.dice[label] for run in runs])
-            gain = values - _mean_of_seeds([run.dice[label] for run in reference])
-            distance = _mean_of_seeds([run.hd95_mm[label] for run in runs])
+            there = holds[n][label]
+            patients = tuple(np.array(runs[0].patients)[there])
+            values = np.mean([run.dice[label][there] for run in runs], axis=0)
+            gain = values - np.mean([run.dice[label][there] for run in reference], axis=0)
+            distance = np.mean([run.hd95_mm[label][there] for run in runs], axis=0)
             cells.append(
                 AugmentationCell(
                     network=network,
@@ -40,17 +51,17 @@ def tabulate(scores: Mapping[Key, Sequence[Scores]], *, seed: int) -> tuple[Augm
                     dice=bootstrap_patients(values, patients, seed, "mean"),
                     hd95_mm=bootstrap_patients(distance, patients, seed, "median"),
                     gain=bootstrap_patients(gain, patients, seed, "mean"),
+                    n_without=int((~there).sum()),
+                    invented=_invented([run.dice[label][~there] for run in runs]),
                 )
             )
     return tuple(cells)
 
 
-def _mean_of_seeds(runs: Sequence[Float[np.ndarray, " n"]]) -> Float[np.ndarray, " n"]:
-    """Of each case; infinite where any seed is, nan where neither mask ever held the class."""
+def _invented(runs: Sequence[Float[np.ndarray, " n"]]) -> float | None:
+    """Share of the cases without a class in which it is found: there Dice is 0, and else nan."""
     stacked = np.stack(runs)
-    known = ~np.isnan(stacked)
-    total = np.where(known, stacked, 0.0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan)
+    return float((~np.isnan(stacked)).mean()) if stacked.size else None
 
 
 def worth_of(cells: Sequence[AugmentationCell], arms: Sequence[Arm]) -> tuple[Worth, ...]:

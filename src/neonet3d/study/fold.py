@@ -21,7 +21,7 @@ from neonet3d.classification.train_radiomics import train_radiomics
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import write_atomically
-from neonet3d.config import Config, fingerprint
+from neonet3d.config import Config, LoopConfig, fingerprint
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.executor import Task
 from neonet3d.engine.progress import progress
@@ -137,7 +137,7 @@ def _segment_held_out(work: FoldWork, timed: Timer) -> None:
         segmenter = Segmenter.load(paths.segmenter)
         key = fingerprint("masks", segmenter.hashes, _held_out_key(work))
         once(paths.masks, key, lambda out: _predict_masks(segmenter, held_out, out))
-        key = fingerprint("crops", RECORD_FIELDS, key, config.roi)
+        key = fingerprint("crops", RECORD_FIELDS, key, held_out.table_sha256(), config.roi)
         predicted = held_out.with_overlaid_masks(
             {case.name: paths.masks / f"{case.name}.nii.gz" for case in held_out}, held_out.schema
         )
@@ -163,6 +163,7 @@ def _predict(work: FoldWork, timed: Timer) -> None:
         models = [read_card(paths.classifier(arm.classifier)).weights_sha256 for arm in arms]
         patches = [(paths.crops / ".done").read_text()]
         patches += [case.digest() for case in work.crops.held_out]
+        patches.append(work.crops.held_out.table_sha256())
         key = fingerprint(
             "predictions", [arm.key for arm in arms], models, patches, _held_out_key(work)
         )
@@ -185,9 +186,23 @@ def _train_classifier(arm: Arm, part: Fold, crops: Fold, config: Config, paths: 
     if arm.settings.data != "pretrain":
         _fit(arm, part, settings, out, paths, None)
         return
-    first = paths.classifier(f"{arm.classifier}-first")
-    _fit(arm, part, settings, first, paths, None)
-    _fit(arm, crops, settings, out, paths, first)
+    first, half = paths.classifier(f"{arm.classifier}-first"), _half_the_steps(settings)
+    _fit(arm, part, half, first, paths, None)
+    _fit(arm, crops, half, out, paths, first)
+
+
+def _half_the_steps(config: Config) -> Config:
+    """Of classifiers, so that two trainings take together what one takes in another arm."""
+
+    def halved(loop: LoopConfig) -> dict[str, LoopConfig]:
+        return {"loop": loop.model_copy(update={"steps": max(1, loop.steps // 2)})}
+
+    return config.model_copy(
+        update={
+            "classifier": config.classifier.model_copy(update=halved(config.classifier.loop)),
+            "baseline": config.baseline.model_copy(update=halved(config.baseline.loop)),
+        }
+    )
 
 
 def _fit(

@@ -41,10 +41,11 @@ def run_pni_study(
         execute: does the stages of all folds; here, one after the other, by default.
 
     Raises:
-        InputError: cases without masks, tumours or outcomes, too few patients for the folds, folds
-            whose predictions cannot be pooled.
+        InputError: cases without masks, tumours or outcomes, several scans of a patient, too few
+            patients for the folds, folds whose predictions cannot be pooled.
     """
     config = run.config
+    _require_one_scan_each(cohort)
     without = [case.name for case in cohort if case.mask_path is None]
     if without:
         raise InputError(
@@ -57,7 +58,8 @@ def run_pni_study(
         _require_poolable(folds)
     write_splits(run.path / "splits.json", folds)
     run.update_manifest(cohort=str(cohort.root.resolve()))
-    key = fingerprint("crops", RECORD_FIELDS, [case.digest() for case in cohort], config.roi)
+    digests = [case.digest() for case in cohort]
+    key = fingerprint("crops", RECORD_FIELDS, digests, cohort.table_sha256(), config.roi)
 
     def crop(out: Path) -> None:
         with progress("cropping", len(cohort)) as advance:
@@ -100,6 +102,17 @@ def run_pni_study(
 def _train_leaky(everyone: Fold, config: Config, out: Path, timed: Timer) -> None:
     with timed("train the leaky generator"):
         train_generator(everyone, config, out)
+
+
+def _require_one_scan_each(cohort: Cohort) -> None:
+    """Intervals and tests count scans, so two of one patient would promise too much."""
+    scans = Counter(case.participant for case in cohort)
+    several = sum(n > 1 for n in scans.values())
+    if several:
+        raise InputError(
+            f"{several} patients of {cohort.root} have several scans, and the study's intervals "
+            "count every scan as a patient. Keep one row of participants.tsv for each patient."
+        )
 
 
 def _require_poolable(folds: Sequence[Fold]) -> None:

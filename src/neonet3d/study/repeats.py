@@ -111,6 +111,11 @@ def _require_repeats(
             raise InputError("The studies have other arms. Repeat with the same configuration.")
         if (np.array(study.outcomes)[of] != np.array(first.outcomes)).any():
             raise InputError("The studies have other outcomes of the patients. Use one table.")
+        if len(set(study.folds)) != len(set(first.folds)):
+            raise InputError(
+                f"The studies have {len(set(first.folds))} and {len(set(study.folds))} folds. "
+                "Repeat with the same study.folds."
+            )
         folds = tuple(np.array(study.folds)[of].tolist())
         if folds in seen:
             raise InputError(

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, load_patches
 from neonet3d.config import Config, NetworkName, fingerprint
 from neonet3d.engine.artefact import read_card
-from neonet3d.engine.run import once
+from neonet3d.engine.clock import read_seconds
+from neonet3d.engine.run import STATE, once
 from neonet3d.generation.evaluate import (
     both_planes,
     compare_planes,
@@ -27,6 +29,7 @@ from neonet3d.generation.evaluate import (
 )
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.rivals import build_rival
+from neonet3d.generation.rivals.budget import RivalFailedError
 from neonet3d.metrics.diversity import pairwise_ms_ssim
 from neonet3d.metrics.interval import Interval, bootstrap_mean
 from neonet3d.metrics.overlap import dice
@@ -62,7 +65,7 @@ class Arena:
     @classmethod
     def of(cls, fold: Fold, generator: LatentGenerator, folder: Path, config: Config) -> Arena:
         """Of the fold that ours was trained on, in ``folder/generator``."""
-        card = generator.card
+        card, seconds = generator.card, read_seconds(folder / "seconds.json")
         training, held_out = (
             load_patches(cohort, *card.reading) for cohort in (fold.training, fold.held_out)
         )
@@ -73,9 +76,11 @@ class Arena:
             schema=fold.training.schema,
             generator=generator,
             generator_folder=folder / "generator",
-            seconds=float(json.loads((folder / "seconds.json").read_text())),
+            seconds=seconds,
             config=config,
-            key=fingerprint(card.weights_sha256, (folder / "patches" / ".done").read_text()),
+            key=fingerprint(
+                card.weights_sha256, (folder / "patches" / ".done").read_text(), seconds
+            ),
         )
 
     @property
@@ -91,13 +96,20 @@ class Arena:
 
 def compare_generators(
     arena: Arena, folder: Path
-) -> tuple[tuple[GeneratorRow, ...], dict[str, Interval]]:
-    """Train every rival, draw for the held-out masks, measure; and Dice of the judge on reals."""
+) -> tuple[tuple[GeneratorRow, ...], dict[str, str], dict[str, Interval]]:
+    """Train every rival, draw for the held-out masks, measure.
+
+    Returns:
+        Ours and the rivals; why a rival is not among them; Dice of the judge on real images.
+    """
     judge = _judge(arena, folder / "judge")
-    rows = [_row(arena, judge, OURS, folder / OURS, _ours)]
+    rows, failed = [_row(arena, judge, OURS, _drawn(arena, OURS, folder / OURS, _ours))], {}
     for name in arena.config.augmentation_study.rivals:
-        rows.append(_row(arena, judge, name, folder / name, _rival))
-    return tuple(rows), _adherence(arena, judge, arena.held_out.images)
+        try:
+            rows.append(_row(arena, judge, name, _drawn(arena, name, folder / name, _rival)))
+        except RivalFailedError as error:
+            failed[name] = str(error)
+    return tuple(rows), failed, _adherence(arena, judge, arena.held_out.images)
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,14 @@ class _Drawn:
     seconds: float
     sampling_seconds: float
     steps: dict[str, int]
+
+    def facts(self) -> dict[str, Any]:
+        """All but the images."""
+        return {
+            "seconds": self.seconds,
+            "sampling_seconds": self.sampling_seconds,
+            "steps": self.steps,
+        }
 
 
 def _ours(arena: Arena, name: str) -> _Drawn:
@@ -139,27 +159,27 @@ def _rival(arena: Arena, name: str) -> _Drawn:
     return _Drawn(images, record.seconds, took, record.steps)
 
 
-def _row(
-    arena: Arena,
-    judge: PatchSegmenter,
-    name: str,
-    folder: Path,
-    draw: Callable[[Arena, str], _Drawn],
-) -> GeneratorRow:
+def _drawn(arena: Arena, name: str, folder: Path, draw: Callable[[Arena, str], _Drawn]) -> _Drawn:
+    """From the folder, which keeps it; a failure too, since the same seed would fail again."""
+
     def build(out: Path) -> None:
-        drawn = draw(arena, name)
+        try:
+            drawn = draw(arena, name)
+        except RivalFailedError as error:
+            (out / "failed.txt").write_text(str(error))
+            return
         save_file({"images": drawn.images.contiguous()}, out / "images.safetensors")
-        facts = {
-            "seconds": drawn.seconds,
-            "sampling_seconds": drawn.sampling_seconds,
-            "steps": drawn.steps,
-        }
-        (out / "facts.json").write_text(json.dumps(facts))
+        (out / "facts.json").write_text(json.dumps(drawn.facts()))
 
     once(folder, fingerprint(arena.key, name), build)
+    if (folder / "failed.txt").is_file():
+        raise RivalFailedError((folder / "failed.txt").read_text())
     images = load_file(folder / "images.safetensors")["images"]
-    facts = json.loads((folder / "facts.json").read_text())
-    synthetic, seed = replace(arena.held_out, images=images), arena.config.seed
+    return _Drawn(images=images, **json.loads((folder / "facts.json").read_text()))
+
+
+def _row(arena: Arena, judge: PatchSegmenter, name: str, drawn: _Drawn) -> GeneratorRow:
+    synthetic, seed = replace(arena.held_out, images=drawn.images), arena.config.seed
     planes, cases = both_planes(arena.held_out, synthetic), np.array(arena.participants)
     apart, _ = tell_apart(arena.held_out, synthetic, arena.schema.names, cases, cases, seed=seed)
     return GeneratorRow(
@@ -167,9 +187,9 @@ def _row(
         fidelity=compare_planes(*planes, seed=seed),
         two_sample=apart,
         two_sample_slices=tell_slices_apart(*planes, cases, cases, seed=seed),
-        ms_ssim=pairwise_ms_ssim(images, seed),
-        adherence=_adherence(arena, judge, images),
-        **facts,
+        ms_ssim=pairwise_ms_ssim(drawn.images, seed),
+        adherence=_adherence(arena, judge, drawn.images),
+        **drawn.facts(),
     )
 
 
@@ -184,7 +204,7 @@ def _judge(arena: Arena, folder: Path) -> PatchSegmenter:
         judge.train(
             LabelledPatches(arena.training.images, arena.training.required_label_maps()),
             settings.loop,
-            out / "state",
+            out / STATE,
             seed=arena.config.seed,
             description="judge",
             augmentation=segmenter.augmentation,

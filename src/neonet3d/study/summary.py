@@ -17,7 +17,7 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.layout import read_participants
 from neonet3d.cohort.patches import Patches, load_patches
 from neonet3d.config import Config
-from neonet3d.engine.run import stage_seconds
+from neonet3d.engine.log import stage_seconds
 from neonet3d.generation.audit import case_losses
 from neonet3d.generation.evaluate import compare_patches, mask_adherence, summarise, tell_apart
 from neonet3d.generation.generator import LatentGenerator
@@ -191,16 +191,14 @@ def _compare(
     scores = compare_patches(real, synthetic, seed=seed)
     nearer, expected, total = 0, 0.0, 0
     for pair in held_out:
-        for i in range(len(pair.synthetic)):
-            others = torch.arange(len(pair.real)) != i
-            found = nearest_neighbour_ratio(
-                pair.synthetic.images[i : i + 1].flatten(1).numpy(),
-                pair.training.images.flatten(1).numpy(),
-                pair.real.images[others].flatten(1).numpy(),
-            )
-            nearer += int(found.training_distance[0] < found.held_out_distance[0])
-            expected += found.expected_share
-            total += 1
+        n = len(pair.synthetic)
+        found = nearest_neighbour_ratio(
+            *(of.images.flatten(1).numpy() for of in (pair.synthetic, pair.training, pair.real)),
+            not_held_out=np.eye(n, dtype=bool),
+        )
+        nearer += int((found.training_distance < found.held_out_distance).sum())
+        expected += n * found.expected_share
+        total += n
     return scores, wilson(nearer, total), expected / total
 
 

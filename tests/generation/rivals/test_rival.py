@@ -82,7 +82,7 @@ def test_another_seed_of_the_training_gives_another_rival(
 ) -> None:
     maps, labels = patches.required_label_maps()[:1], torch.tensor([1])
     other = build("ha-gan")
-    other.train(patches, steps(2), seed=1)
+    other.train(patches, steps(4), seed=1)
     drawn = other.sample(maps, labels, seed=5)
     assert not torch.equal(drawn, trained("ha-gan").sample(maps, labels, seed=5))
 

@@ -14,6 +14,10 @@ from neonet3d.engine.loop import step_seed
 from neonet3d.errors import InputError, RunError
 
 
+class RivalFailedError(RunError):
+    """A rival that diverged, or that its seconds were too short for."""
+
+
 class Budget:
     """Wall-clock seconds from its making on; parts take their shares one after the other.
 
@@ -81,7 +85,7 @@ def train_parts(parts: Iterable[Part], budget: Budget, *, seed: int, rival: str)
     steps do not depend on the speed of the machine; how many steps there are does.
 
     Raises:
-        RunError: a loss is not finite, or a part's time is over before its first step.
+        RivalFailedError: a loss is not finite, or a part's time is over before its first step.
     """
     steps: dict[str, int] = {}
     losses: dict[str, float] = {}
@@ -92,12 +96,12 @@ def train_parts(parts: Iterable[Part], budget: Budget, *, seed: int, rival: str)
             found.append({name: float(loss.detach()) for name, loss in part.step().items()})
             for name, value in found[-1].items():
                 if not math.isfinite(value):
-                    raise RunError(
+                    raise RivalFailedError(
                         f"{rival}: the loss of the {name} became {value} at step {step} of the "
                         f"{part.name}. Try another seed, or check the cohort for extreme values."
                     )
         if not found:
-            raise RunError(
+            raise RivalFailedError(
                 f"{rival}: the {budget.seconds:g} seconds were over before the first step of the "
                 f"{part.name}. Give it more."
             )
