@@ -4,7 +4,8 @@ python bench/lldm.py WORK_FOLDER docs/results/3d-lldm.md
 
 Runs ``neonet3d study augmentation`` on both cohorts (an interrupted run goes on) and puts the two
 reports on one page, their figures beside it. Environment: NEONET3D_DATA is the folder of the public
-data, NOTE a sentence for the head of the page, SETTINGS further overrides, to try the path out.
+data, NOTE a sentence for the head of the page, DATASETS which of the two, SETTINGS further
+overrides, to try the path out.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from neonet3d.config import load_config
 
 PRESET = "cpu"
 SETTINGS = os.environ.get("SETTINGS", "").split()
+DATASETS = os.environ.get("DATASETS", "phantom hippocampus").split()
 
 
 def main() -> None:
@@ -34,7 +36,9 @@ def main() -> None:
         text.append(note)
     settings = [word for one in SETTINGS for word in ("--set", one)]
     config = load_config(PRESET, overrides=SETTINGS)
-    for name, (cohort, splits) in cohorts(config, options.work, None).items():
+    found = cohorts(config, options.work, None)
+    for name in DATASETS:
+        cohort, splits = found[name]
         run = options.work / f"study-{name}"
         words = ("study", "augmentation", cohort, run, "--splits", splits, "--fold", "0")
         command(options.work / f"{name}.json", *words, "--preset", PRESET, *settings)

@@ -139,15 +139,33 @@ class MaskAutoencoderConfig(Section):
     loop: LoopConfig
 
 
-class MasksConfig(Section):
-    """The generator of label maps (``generation/mask_generator.py``)."""
+class MaskNetworksConfig(Section):
+    """What the generator of label maps is trained with."""
 
     autoencoder: MaskAutoencoderConfig
     flow: UNetConfig
+
+
+class MasksConfig(MaskNetworksConfig):
+    """The generator of label maps (``generation/mask_generator.py``), and how it draws.
+
+    Attributes:
+        start: t of the flow, from which a deformed mask of training is drawn again; 1 is noise
+            alone.
+        steps: of the flow, from 1.
+        volume_factor: a drawn tumour may be so many times too large or small, and is then resized.
+        attempts: draws of a map before giving up.
+    """
+
     start: float = Field(gt=0, le=1)
     steps: PositiveInt
     volume_factor: float = Field(ge=1)
     attempts: PositiveInt
+
+    @property
+    def networks(self) -> MaskNetworksConfig:
+        """Without what matters in drawing alone."""
+        return MaskNetworksConfig(autoencoder=self.autoencoder, flow=self.flow)
 
 
 SamplerName = Literal["exponential", "euler", "heun"]

@@ -77,6 +77,12 @@ class ClinicalConfig(Section):
 
     columns: tuple[str, ...]
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("a column is named twice; name each once")
+        return self
+
 
 class ArmConfig(Section):
     """One row of the NeoNet table (``study/arms.py``).

@@ -49,19 +49,39 @@ def test_the_order_of_cases_stays_even_where_logits_are_worth_nothing() -> None:
 
 def test_sets_cover_both_classes() -> None:
     logits, outcomes, traits = cases(20_000, 1)
-    found = fitted().predict(np.stack([logits, logits]), traits)
+    found = fitted().predict(np.stack([logits] * 5), traits)
     for outcome in (0, 1):
         covered = found.may_be[outcomes == outcome, outcome].mean()
         assert covered == pytest.approx(COVERAGE, abs=0.03)
 
 
+@pytest.mark.parametrize(("scatter", "most"), [(0.5, 0.93), (3.0, 1.0)])
+def test_sets_cover_where_members_differ(scatter: float, most: float) -> None:
+    """Members that differ much make sets that hold the truth more often than asked for."""
+    rng = np.random.default_rng(0)
+    covered = np.zeros((2, 2))
+    for seed in range(40):
+        logits, outcomes, traits = cases(300, 2 * seed + 10)
+        certainty = Certainty(300, 4)
+        of_one = logits + rng.normal(0, scatter, 300)
+        certainty.fit(of_one, outcomes, traits, np.arange(300) % 5)
+        new, truth, of_new = cases(500, 2 * seed + 11)
+        found = certainty.predict(new + rng.normal(0, scatter, (5, 500)), of_new)
+        for outcome in (0, 1):
+            of_class = found.may_be[truth == outcome, outcome]
+            covered[outcome] += [of_class.sum(), len(of_class)]
+    shares = covered[:, 0] / covered[:, 1]
+    assert (shares > COVERAGE - 0.01).all()
+    assert (shares < most).all()
+
+
 def test_familiar_cases_are_rarely_called_unfamiliar_and_others_are() -> None:
     logits, _, traits = cases(20_000, 1)
     certainty = fitted(n=200)
-    found = certainty.predict(np.stack([logits, logits]), traits)
+    found = certainty.predict(np.stack([logits] * 5), traits)
     assert found.unfamiliar.mean() < 2.5 * UNFAMILIAR
     assert found.familiarity.mean() == pytest.approx(0.5, abs=0.05)
-    far = certainty.predict(np.zeros((2, 1)), np.array([[0.0, 0, 0, 1.0]]))
+    far = certainty.predict(np.zeros((5, 1)), np.array([[0.0, 0, 0, 1.0]]))
     assert bool(far.unfamiliar[0])
     assert far.familiarity[0] == pytest.approx(1 / 201)
 
@@ -71,7 +91,8 @@ def test_the_interval_is_the_delete_a_group_jackknife() -> None:
     rng = np.random.default_rng(0)
     groups = rng.normal(size=5)
     members = np.array([np.delete(groups, k).mean() for k in range(5)])[:, None]
-    certainty = Certainty(1, 1)  # unfitted: the logit is that of the probability
+    certainty = Certainty(2, 1)  # unfitted: the logit is that of the probability
+    certainty.outcomes[1] = 1
     found = certainty.predict(members, np.zeros((1, 1)))
     half = 2.7764451 * groups.std(ddof=1) / np.sqrt(5)
     logit = [float(np.log(p / (1 - p))) for p in (found.low[0], found.high[0])]
@@ -83,7 +104,8 @@ def test_it_is_kept_in_buffers() -> None:
     other = Certainty(60, 4)
     other.load_state_dict(certainty.state_dict())
     logits, _, traits = cases(10, 3)
-    both = [c.predict(np.stack([logits, -logits]), traits) for c in (certainty, other)]
+    said = np.stack([logits, -logits, logits, logits, logits])
+    both = [c.predict(said, traits) for c in (certainty, other)]
     for name in ("probability", "low", "high", "may_be", "familiarity", "unfamiliar"):
         np.testing.assert_array_equal(getattr(both[0], name), getattr(both[1], name))
     assert all(isinstance(value, torch.Tensor) for value in certainty.state_dict().values())

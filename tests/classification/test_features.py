@@ -106,13 +106,7 @@ def test_augmentation_comes_before_encoding(encoder: Encoder, patches: Patches, 
     # Anatomy has no sides: its regions turn with the image.
     torch.testing.assert_close(features.regions[0][1], FLIP_X.apply(features.regions[0][0]))
     torch.testing.assert_close(features.regions[1][1], of_flipped.regions[1][0])
-    regions = batch_region_maps(
-        patches.label_maps,
-        fold.training.schema,
-        patches.shape,
-        spacing_mm=patches.spacing_mm,
-        shell_mm=8,
-    )
+    regions = batch_region_maps(patches, fold.training.schema, shell_mm=8)
     torch.testing.assert_close(features.regions[1][0], shrink(regions, 4))
 
 

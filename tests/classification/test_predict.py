@@ -10,15 +10,16 @@ import torch
 
 from neonet3d.classification.baseline import VolumeClassifier
 from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import has_masks, train_patten
+from neonet3d.classification.train import train_patten
 from neonet3d.classification.train_baseline import train_baseline
+from neonet3d.classification.training_set import has_masks
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config
 from neonet3d.engine.artefact import read_card
 from neonet3d.errors import InputError
 from neonet3d.generation.latents import FoldLatents
-from neonet3d.generation.train import fit_anatomy, train_autoencoder
+from neonet3d.generation.train import fit_anatomy, fit_reading, train_autoencoder
 from neonet3d.types import LabelSchema
 
 WITHOUT_LIVER = LabelSchema(("background", "spleen", "portal_vein", "tumour"))
@@ -129,6 +130,24 @@ def fit(cohort: Cohort, tiny: Config, root: Path) -> Classifier:
 
 def bare(cohort: Cohort) -> Cohort:
     return replace(cohort, cases=tuple(replace(case, mask_path=None) for case in cohort))
+
+
+def test_a_network_of_masked_cases_needs_them_all(
+    write_patches: Callable[..., Cohort], tiny: Config, tmp_path: Path
+) -> None:
+    """And one that was trained without looks at none."""
+    cohort = write_patches(4, seed=8, schema=WITHOUT_LIVER)
+    new = write_patches(2, seed=9, schema=WITHOUT_LIVER)
+    some = replace(new, cases=(new.cases[0], replace(new.cases[1], mask_path=None)))
+    for name, training in (("masked", cohort), ("bare", bare(cohort))):
+        fold = Fold("all", training, training.subset([]))
+        train_baseline(fold, fit_reading(fold), tiny, tmp_path / name, allow_no_tumour=True)
+    masked, blind = (Classifier.load(tmp_path / name) for name in ("masked", "bare"))
+    assert np.isfinite(masked.predict(new)).all()
+    with pytest.raises(InputError, match="needs a mask for every case"):
+        masked.predict(some, allow_no_tumour=True)
+    found = [blind.predict(one, allow_no_tumour=True) for one in (new, some)]
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_classifier_of_masked_cases_needs_masks(

@@ -13,8 +13,10 @@ from neonet3d.classification.regions import (
     region_names,
     shrink,
 )
+from neonet3d.cohort.patches import Patches
 from neonet3d.types import LabelSchema, Triple
 
+NO_CLASS = LabelSchema(("background",))
 SCHEMA = LabelSchema(("background", "liver", "portal_vein", "hepatic_vein", "tumour"))
 
 
@@ -121,28 +123,38 @@ def test_the_schema_decides_which_regions_there_are(
     assert maps.shape == (len(names), 4, 4, 4)
 
 
-def test_without_masks_one_whole_region_stands_for_all() -> None:
-    settings = {"spacing_mm": (1.0, 1.0, 1.0), "shell_mm": 3.0}
-    for maps in (
-        batch_region_maps(None, SCHEMA, (8, 8, 4), **settings),
-        batch_region_maps(
-            torch.zeros(5, 8, 8, 4, dtype=torch.uint8),
-            LabelSchema(("background",)),
-            (8, 8, 4),
-            **settings,
-        ),
-    ):
+def patches(label_maps: np.ndarray | None, spacing_mm: Triple, n: int = 5) -> Patches:
+    shape = (8, 8, 4) if label_maps is None else label_maps.shape[1:]
+    return Patches(
+        images=torch.zeros(n, *shape),
+        label_maps=None if label_maps is None else torch.from_numpy(label_maps),
+        outcomes=torch.zeros(n, dtype=torch.long),
+        synthetic=torch.zeros(n, dtype=torch.bool),
+        spacing_mm=spacing_mm,
+        log_scale=torch.zeros(n, 3),
+    )
+
+
+def test_without_masks_there_is_the_whole_patch() -> None:
+    zeros = np.zeros((5, 8, 8, 4), dtype=np.uint8)
+    for of, schema in ((patches(None, (1, 1, 1)), SCHEMA), (patches(zeros, (1, 1, 1)), NO_CLASS)):
+        maps = batch_region_maps(of, schema, shell_mm=4.0)
         assert maps.shape == (1, 1, 8, 8, 4)
         assert bool((maps == 1).all())
 
 
 def test_a_batch_is_case_by_case() -> None:
-    rng = np.random.default_rng(0)
+    """Each in its own mm: the second crop was widened by a half."""
+    rng, spacing_mm = np.random.default_rng(0), (2.0, 3.0, 5.0)
     label_maps = rng.integers(0, 5, (3, 6, 5, 4)).astype(np.uint8)
-    settings = {"spacing_mm": (2.0, 3.0, 5.0), "shell_mm": 4.0}
-    maps = batch_region_maps(torch.from_numpy(label_maps), SCHEMA, (6, 5, 4), **settings)
-    for label_map, found in zip(label_maps, maps, strict=True):
-        np.testing.assert_array_equal(found, region_maps(label_map, SCHEMA, **settings))
+    of = patches(label_maps, spacing_mm, n=3)
+    of.log_scale[1] = np.log(1.5)
+    maps = batch_region_maps(of, SCHEMA, shell_mm=4.0)
+    own: list[Triple] = [spacing_mm, (3.0, 4.5, 7.5), spacing_mm]
+    for label_map, found, mm in zip(label_maps, maps, own, strict=True):
+        np.testing.assert_array_equal(
+            found, region_maps(label_map, SCHEMA, spacing_mm=mm, shell_mm=4.0)
+        )
 
 
 def test_shrinking_keeps_the_volume_and_gives_fractions() -> None:

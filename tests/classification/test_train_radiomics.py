@@ -67,12 +67,30 @@ def test_inner_folds_need_patients_of_both_classes() -> None:
     outcomes = (patients % 2).astype(int)
     features = rng.normal(size=(36, 4)) + outcomes[:, None]
     model = LogisticModel(4)
-    strength = model.fit(features, outcomes, np.ones(36), patients, seed=0)
+    everyone = np.arange(36)
+    strength = model.fit(features, outcomes, np.ones(36), patients, everyone, seed=0)
     assert strength > 0
     logits = model(torch.from_numpy(features)).numpy()
     assert auc(outcomes, logits) > 0.8
     with pytest.raises(InputError, match="patients of each class"):
-        model.fit(features, outcomes, np.ones(36), outcomes, seed=0)
+        model.fit(features, outcomes, np.ones(36), outcomes, everyone, seed=0)
+
+
+def test_the_penalty_is_chosen_on_known_cases_alone() -> None:
+    """Ten synthetic cases of each patient, in which one feature gives the outcome away."""
+    rng = np.random.default_rng(1)
+    real = np.arange(40) % 2
+    outcomes, patients = np.tile(real, 11), np.tile(np.arange(40), 11)
+    features = rng.normal(size=(440, 30))
+    features[40:, 0] += 6 * outcomes[40:]
+    chosen = [
+        LogisticModel(30).fit(features, outcomes, np.ones(440), patients, known, seed=0)
+        for known in (np.arange(440), np.arange(40))
+    ]
+    assert chosen[0] != chosen[1]
+    one_class = np.flatnonzero(outcomes == 0)
+    with pytest.raises(InputError, match="real patients of both classes"):
+        LogisticModel(30).fit(features, outcomes, np.ones(440), patients, one_class, seed=0)
 
 
 def test_a_cohort_without_tumours_is_refused(

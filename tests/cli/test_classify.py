@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from neonet3d.classification.predict import Classifier
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.engine.artefact import read_card
 from neonet3d.metrics.discrimination import auc
@@ -128,9 +129,9 @@ def test_the_test_auc_is_that_of_the_official_split(
     test = cohort.subset(case for case in cohort if case.split == "test")
     assert list(probability) == [case.name for case in test]
     assert found["test"]["n"] == 4
-    if len(set(probability.values())) == 4:  # printed with four digits
-        scores = np.array([probability[case.name] for case in test])
-        assert found["test_auc"] == auc(test.outcomes, scores)
+    scores = Classifier.load(out / "patten").predict(test)
+    assert found["test_auc"] == auc(test.outcomes, scores)
+    assert [probability[case.name] for case in test] == scores.round(4).tolist()
 
 
 def test_an_encoder_of_another_fold_is_refused(
@@ -140,6 +141,44 @@ def test_an_encoder_of_another_fold_is_refused(
     done = run("classify", "train", trained.crops, tmp_path / "out", *encoder, *tiny_options)
     assert done.status == 2
     assert "held-out cases trained this Autoencoder" in done.stderr
+
+
+@pytest.mark.parametrize("model", ["baseline", "radiomics"])
+def test_a_reading_of_another_fold_is_refused(
+    model: str, run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    """The intensities that an encoder brings were fitted on its training cases."""
+    words = ("--encoder", trained.generator / "autoencoder", "--fold", "1/2", "--model", model)
+    done = run("classify", "train", trained.crops, tmp_path / "out", *words, *tiny_options)
+    assert done.status == 2
+    assert "held-out cases trained this Autoencoder" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prediction_of_training_cases_says_so(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    words = ("--fold", "0/2", "--model", "radiomics", *tiny_options)
+    run("classify", "train", trained.crops, tmp_path / "out", *words)
+    model = tmp_path / "out" / "radiomics"
+    everyone = run("classify", "predict", model, trained.crops, "--json").json()
+    held_out = run("classify", "predict", model, trained.crops, "--fold", "0/2", "--json").json()
+    assert (everyone["training_cases_among_them"], held_out["training_cases_among_them"]) == (4, 0)
+    said = run("classify", "predict", model, trained.crops).stdout
+    assert "4 of these cases trained the model: this is no test of it." in said
+
+
+def test_a_test_split_of_one_class_has_no_auc(
+    run: Callable[..., Any],
+    make_cohort: Callable[..., Cohort],
+    tiny_options: tuple[str, ...],
+    tmp_path: Path,
+) -> None:
+    cohort = make_cohort([0, 1] * 3 + [1, 1], splits=["train"] * 6 + ["test"] * 2)
+    words = ("--model", "radiomics", *tiny_options)
+    done = run("classify", "train", cohort.root, tmp_path / "out", *words)
+    assert done.status == 0
+    assert "No test AUC: the held-out cases do not have outcomes of both classes." in done.stdout
 
 
 def test_whole_scans_are_refused_with_the_mend(

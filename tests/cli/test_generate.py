@@ -162,6 +162,17 @@ def test_a_fold_is_balanced_one_to_one(
     assert run(*command).status == 2  # nothing that stands is overwritten
 
 
+def test_models_of_another_fold_do_not_balance(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    """Held-out patients would come into the training set as what was drawn after them."""
+    models = ("--model", trained.generator, "--segmenter", trained.segmenter, "--fold", "1/2")
+    done = run("generate", "balance", trained.crops, tmp_path / "out", *models, *tiny_options)
+    assert done.status == 2
+    assert "held-out cases trained this" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_synthetic_volumes_are_compared_with_real_ones(
     run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ import gzip
 from collections.abc import Callable
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -142,3 +143,21 @@ def test_a_writer_refuses_a_name_that_is_a_path(make_cohort: Make) -> None:
     with pytest.raises(InputError, match="may hold only"):
         writer.add("../outside", volume, None)
     assert not root.exists()
+
+
+def test_a_scan_is_the_same_whatever_is_said_of_it(make_cohort: Make) -> None:
+    """Another outcome, no mask, another header: another case to a cache, the same scan."""
+    case = make_cohort([0, 1])["case_000"]
+    relabelled, bare = replace(case, outcome=1), replace(case, mask_path=None)
+    image = case.read_image()
+    other = make_cohort([0, 1], name="other")
+    image.write(other["case_000"].image_path)
+    nifti = nib.load(other["case_000"].image_path)
+    nifti.header["descrip"] = b"mended"
+    nib.save(nifti, other["case_000"].image_path)
+    for changed in (relabelled, bare, other["case_000"]):
+        assert changed.digest() != case.digest() or changed is other["case_000"]
+        assert changed.scan_digest() == case.scan_digest()
+    assert other["case_001"].scan_digest() != case.scan_digest()
+    image.with_data(image.data + 1).write(other["case_000"].image_path)
+    assert other["case_000"].scan_digest() != case.scan_digest()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,13 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
     with pytest.raises(InputError, match="not an empty folder"), new_folder(out / "file"):
         pass
     assert (out / "file").read_text() == "content"
+
+
+def test_a_mount_point_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot be replaced by another folder, and all would be lost at the end."""
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "scratch")
+    with pytest.raises(InputError, match="a file system begins"), new_folder(tmp_path / "scratch"):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -103,6 +103,20 @@ def test_a_cohort_without_outcome_is_divided_by_patient() -> None:
     assert [len(fold.held_out) for fold in folds] == [3, 3, 3, 3]
 
 
+def test_a_patient_on_both_sides_of_the_official_split_is_refused() -> None:
+    cohort = cohort_of([0, 1] * 2, ["a", "b", "c", "a"], ["train", "train", "test", "test"])
+    with pytest.raises(InputError, match="patient a stands on both sides"):
+        choose_fold(cohort, None, seed=0)
+
+
+def test_a_split_that_is_none_is_refused() -> None:
+    """With 'Test' every command would train on everyone."""
+    cohort = cohort_of([0, 1] * 2, splits=["train", "train", "Test", "test"])
+    with pytest.raises(InputError, match=r"column split has 'Test' for .* train, val, test"):
+        choose_fold(cohort, None, seed=0)
+    assert len(choose_fold(cohort, "all", seed=0).training) == 4
+
+
 def test_the_official_split_is_the_default_where_there_is_one() -> None:
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
     cohort = cohort_of([0, 1] * 6, splits=splits)

@@ -198,10 +198,31 @@ def test_a_schema_of_background_alone_gives_background() -> None:
     assert not resample_label_map(source, window, n_classes=1).any()
 
 
+def around(source: Volume, grid: Grid, voxel: np.ndarray) -> Window:
+    """The grid with its middle on a voxel of the source."""
+    half = (np.array(grid.shape) - 1) / 2 * np.array(grid.spacing_mm)
+    x, y, z = (voxel * np.array(source.spacing_mm) - half).tolist()
+    return Window((x, y, z), grid)
+
+
+@pytest.mark.parametrize("n", [35, 40, 47])
+@pytest.mark.parametrize("spacing_mm", [1.0, 0.9999])
+def test_voxels_of_equal_size_are_read_as_they_are(n: int, spacing_mm: float) -> None:
+    """Whether one is padded or cut, by an odd number of voxels or an even one."""
+    data = np.random.default_rng(n).normal(size=(n, n, n)).astype(np.float32)
+    source = Volume(data, np.diag([spacing_mm] * 3 + [1.0]))
+    read = resample_image(source, Window.centred(source, Grid((40, 40, 40), (1.0, 1.0, 1.0))))
+    skipped = (n - 40) // 2  # of the volume if positive, else of the grid
+    inside = slice(max(0, -skipped), max(0, -skipped) + min(n, 40))
+    kept = slice(max(0, skipped), max(0, skipped) + min(n, 40))
+    np.testing.assert_allclose(read[inside, inside, inside], data[kept, kept, kept], atol=0.1)
+    assert np.count_nonzero(read) == min(n, 40) ** 3
+
+
 def test_the_inverse_map_returns_a_sphere() -> None:
     source = sphere(15, (70, 66, 40), (1.1, 0.9, 2.2), (4.0, -3.0, 5.0))
     grid = Grid((48, 48, 40), (1.3, 1.3, 1.6))
-    window = Window.centred(source, grid, centre_voxel=np.array([38.0, 30.0, 21.0]))
+    window = around(source, grid, np.array([38.0, 30.0, 21.0]))
     crop = resample_label_map(source, window, n_classes=2)
     back = place_label_map_back(crop, window, source, n_classes=2)
     assert back.shape == source.shape
@@ -211,7 +232,7 @@ def test_the_inverse_map_returns_a_sphere() -> None:
 def test_the_window_lies_where_its_affine_says() -> None:
     source = Volume(np.zeros((20, 20, 20), np.uint8), rotated_affine((1.0, 1.5, 2.0)))
     centre = np.array([7.0, 9.0, 11.0])
-    window = Window.centred(source, Grid((5, 5, 5), (3.0, 3.0, 3.0)), centre_voxel=centre)
+    window = around(source, Grid((5, 5, 5), (3.0, 3.0, 3.0)), centre)
     np.testing.assert_allclose(
         window.affine(source) @ [2, 2, 2, 1], source.affine @ [*centre, 1], atol=1e-9
     )

@@ -33,6 +33,12 @@ def test_ids_stay_text(tmp_path: Path) -> None:
         ("participant_id\tcase\tpni\na\t../b\t1\n", "the id '../b' may hold only"),
         ("participant_id\tcase\tpni\n=cmd\tb\t1\n", "the id '=cmd' may hold only"),
         ("participant_id\tcase\tpni\n<script>\tb\t1\n", "the id '<script>' may hold only"),
+        (
+            'participant_id\tcase\tpni\tnote\na\tb\t1\t"large\nc\td\t0\t\ne\tf\t1\tx"\n',
+            "row 2 has a line break inside a field",
+        ),
+        ("participant_id\tcase\tpni\na\tb\t1\t\nc\td\t0\t\n", "row 2 has 4 fields.*3 columns"),
+        ("participant_id\tcase\tpni\na\tb\n", "row 2 has 2 fields"),
     ],
 )
 def test_a_bad_table_is_an_input_error(tmp_path: Path, text: str, sentence: str) -> None:

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
+from neonet3d.engine.device import fabric
 from neonet3d.generation.latents import (
     FoldLatents,
     explain_latents,
     n_views,
-    posterior_means,
     rows_of_views,
     standardised_latents,
 )
@@ -33,7 +33,8 @@ def test_every_case_in_every_position(trained: Any) -> None:
 def test_standardised_over_the_training_fold(trained: Any) -> None:
     data = FoldLatents(trained.fold, trained.folder / "autoencoder")
     model, images = data.model[0], data.patches.images
-    means = posterior_means(model, images)
+    with torch.no_grad(), fabric().autocast():
+        means = model.encoder.posterior(images[:, None])[0].float()
     latents = standardised_latents(model, images)
     torch.testing.assert_close(latents.mean((0, 2, 3, 4)), torch.zeros(4), rtol=0, atol=0.02)
     torch.testing.assert_close(latents.std((0, 2, 3, 4)), torch.ones(4), rtol=0.02, atol=0)

@@ -13,7 +13,7 @@ from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import draw_shifts, load_label_maps
 from neonet3d.cohort.volume import Volume
-from neonet3d.config import Config
+from neonet3d.config import Config, MasksConfig, load_config
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError, RunError
@@ -33,7 +33,7 @@ def everyone(cohort: Cohort) -> Fold:
 MASK_PARTS = ("autoencoder", "flow")
 
 
-def longer(config: Config, **changes: Any) -> Config:
+def longer(config: Config) -> Config:
     """Enough steps for a tumour in the middle of a liver."""
 
     def steps(section: Any, n: int) -> Any:
@@ -44,10 +44,14 @@ def longer(config: Config, **changes: Any) -> Config:
     update = {
         "autoencoder": steps(masks.autoencoder, 150),
         "flow": steps(masks.flow, 150),
-        "volume_factor": 4.0,
-        **changes,
     }
     return config.model_copy(update={"masks": masks.model_copy(update=update)})
+
+
+def drawing(**changes: Any) -> MasksConfig:
+    """From noise alone, unless said otherwise."""
+    update = {"start": 1.0, "volume_factor": 4.0, **changes}
+    return load_config("demo").masks.model_copy(update=update)
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +86,16 @@ def test_the_flow_draws_around_the_mean_of_each_place(
     assert float(expected.abs().max()) > 0.5
     generators = [torch.Generator().manual_seed(0) for _ in range(3)]
     told = masks.statistics.draw(2, generators[0])
-    drawn = masks._draw(told, generators[1], 1.0, None)
+    drawn = masks._draw(told, drawing(), generators[1], None)
     kept = masks.flow.place_mean.clone()
     masks.flow.place_mean.zero_()
-    without = masks._draw(told, generators[2], 1.0, None)
+    without = masks._draw(told, drawing(), generators[2], None)
     masks.flow.place_mean.copy_(kept)
     assert not torch.equal(drawn, without)
 
 
 def test_tumours_have_the_volume_asked_for(masks: MaskGenerator) -> None:
-    drawn = masks.sample(6, seed=0, outcome=1, tumour_volume_mm3=1400)
+    drawn = masks.sample(6, drawing(), seed=0, outcome=1, tumour_volume_mm3=1400)
     maps = drawn.label_maps.numpy()
     assert maps.shape == (6, 24, 16, 16)
     assert drawn.outcomes.tolist() == [1] * 6
@@ -103,7 +107,7 @@ def test_tumours_have_the_volume_asked_for(masks: MaskGenerator) -> None:
 
 
 def test_the_seed_decides(masks: MaskGenerator) -> None:
-    first, again, other = (masks.sample(3, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (masks.sample(3, drawing(), seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first.label_maps, again.label_maps)
     assert not np.array_equal(first.label_maps, other.label_maps)
     assert set(first.outcomes.tolist()) <= {0, 1}
@@ -111,19 +115,40 @@ def test_the_seed_decides(masks: MaskGenerator) -> None:
 
 def test_maps_start_from_masks_of_training(masks: MaskGenerator, patients: Cohort) -> None:
     """The less noise, the more of them is left; all noise, and nothing is."""
-    drawn = [masks.sample(6, seed=0, start=start, training=patients) for start in (0.1, 1.0)]
+    drawn = [masks.sample(6, drawing(start=t), seed=0, training=patients) for t in (0.1, 1.0)]
     near, far = (float(np.mean(masks.novelty(one, patients).drawn)) for one in drawn)
     assert near > far
-    alone = masks.sample(6, seed=0).label_maps
+    alone = masks.sample(6, drawing(), seed=0).label_maps
     np.testing.assert_array_equal(alone, drawn[1].label_maps)
     with pytest.raises(InputError, match="cohort of training"):
-        masks.sample(1, seed=0, start=0.5)
+        masks.sample(1, drawing(start=0.5), seed=0)
+
+
+def test_each_map_starts_from_the_case_of_its_conditions(
+    masks: MaskGenerator, patients: Cohort
+) -> None:
+    """In whatever order the cohort lists them: volumes of training are those of the starts."""
+    turned = patients.subset(reversed(patients.cases))
+    starts = masks._starts(turned)
+    volumes_mm3 = (starts == TUMOUR).flatten(1).sum(1) * VOXEL_MM3
+    torch.testing.assert_close(volumes_mm3.float(), masks.statistics.volumes_mm3)
+    told = masks.statistics.draw(50, torch.Generator().manual_seed(0))
+    assert told.outcomes.tolist() == masks.statistics.outcomes[told.sources].tolist()
+    one = drawing(start=0.05)
+    drawn = masks._draw(told.rows(torch.arange(4)), one, torch.Generator().manual_seed(0), starts)
+    apart = [[float((new != start).float().mean()) for start in starts] for new in drawn]
+    own = told.sources[:4].tolist()
+    assert np.mean([row[i] for row, i in zip(apart, own, strict=True)]) < np.mean(apart)
+
+
+def test_what_matters_in_drawing_alone_is_not_in_the_card(trained: Any) -> None:
+    assert set(read_card(trained.folder / "masks" / "flow").config) == {"autoencoder", "flow"}
 
 
 def test_how_new_they_are_is_measured_on_the_training_cases(
     masks: MaskGenerator, patients: Cohort
 ) -> None:
-    drawn = masks.sample(3, seed=0)
+    drawn = masks.sample(3, drawing(), seed=0)
     novelty = masks.novelty(drawn, masks.card.training_cases_of(patients))
     assert (novelty.drawn.shape, novelty.training.shape) == ((3,), (len(patients),))
     assert (novelty.drawn < 1).all()
@@ -133,20 +158,18 @@ def test_how_new_they_are_is_measured_on_the_training_cases(
 
 def test_what_it_was_not_trained_for_is_refused(masks: MaskGenerator) -> None:
     with pytest.raises(InputError, match="those of training have"):
-        masks.sample(1, seed=0, tumour_volume_mm3=1e7)
+        masks.sample(1, drawing(), seed=0, tumour_volume_mm3=1e7)
     blind = MaskGenerator.__new__(MaskGenerator)
     blind.__dict__.update(masks.__dict__)
     blind.card = masks.card.model_copy(update={"outcome": None})
     with pytest.raises(InputError, match="without outcomes"):
-        blind.sample(1, seed=0, outcome=1)
+        blind.sample(1, drawing(), seed=0, outcome=1)
 
 
 def test_it_gives_up_where_no_tumour_is_near_the_volume(masks: MaskGenerator) -> None:
-    strict = MaskGenerator.__new__(MaskGenerator)
-    strict.__dict__.update(masks.__dict__)
-    strict.config = masks.config.model_copy(update={"volume_factor": 1.0, "attempts": 2})
+    strict = drawing(volume_factor=1.0, attempts=2)
     with pytest.raises(RunError, match=r"2 of 2 label maps .* in 2 draws"):
-        strict.sample(2, seed=0, tumour_volume_mm3=1401.5)
+        masks.sample(2, strict, seed=0, tumour_volume_mm3=1401.5)
 
 
 def test_parts_of_two_trainings_do_not_mix(
@@ -175,12 +198,12 @@ def test_organs_without_a_tumour_or_outcome(
     generator = train_mask_generator(
         everyone(writer.finish()), longer(tiny_config(0)), tmp_path / "model"
     )
-    drawn = generator.sample(4, seed=0)
+    drawn = generator.sample(4, drawing(), seed=0)
     assert drawn.outcomes.tolist() == [-1] * 4
     assert drawn.redrawn == 0
     assert set(np.unique(drawn.label_maps)) <= {0, 1, 2}
     with pytest.raises(InputError, match="hold no tumour"):
-        generator.sample(1, seed=0, tumour_volume_mm3=500)
+        generator.sample(1, drawing(), seed=0, tumour_volume_mm3=500)
 
 
 def test_a_held_out_mask_has_no_part_in_it(

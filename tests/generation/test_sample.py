@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import SamplerConfig
-from neonet3d.errors import InputError
+from neonet3d.errors import InputError, RunError
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.lesion_edit import TumourEdit
 from neonet3d.generation.sample import as_volume, masks_on_grid, sample_cohort
@@ -67,6 +68,22 @@ def test_the_seed_decides(patients: Cohort, trained: Any, tmp_path: Path) -> Non
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first == again != other
+
+
+def test_another_outcome_is_not_taken_for_the_generators_own(
+    patients: Cohort, trained: Any, tmp_path: Path
+) -> None:
+    strangers = replace(patients, outcome_name="aneurysm")
+    with pytest.raises(InputError, match=r"draws pni, and .* says aneurysm.*--label"):
+        sample_cohort(trained.generator, strangers, tmp_path / "out", SAMPLER, seed=0)
+    out = sample_cohort(trained.generator, strangers, tmp_path / "out", SAMPLER, seed=0, label=1)
+    assert {case.outcome for case in out} == {1}
+
+
+def test_an_edit_that_fails_names_the_case(patients: Cohort, trained: Any, tmp_path: Path) -> None:
+    huge = TumourEdit(move=False, volume_mm3=1e9)
+    with pytest.raises((InputError, RunError), match=f"^{patients.cases[0].name}: "):
+        sample_cohort(trained.generator, patients, tmp_path / "out", SAMPLER, seed=0, edit=huge)
 
 
 def test_a_generator_without_outcomes(patients: Cohort, trained: Any, tmp_path: Path) -> None:

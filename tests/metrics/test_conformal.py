@@ -5,7 +5,12 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binomtest, kstest, norm
 
 from neonet3d.errors import InputError
-from neonet3d.metrics.conformal import ConformalSets, evaluate_conformal, fit_conformal
+from neonet3d.metrics.conformal import (
+    ConformalSets,
+    cross_conformal,
+    evaluate_conformal,
+    fit_conformal,
+)
 
 
 def test_thresholds_by_hand() -> None:
@@ -123,3 +128,21 @@ def test_errors_are_sentences() -> None:
         fit_conformal(labels, scores).predict(np.array([np.nan]))
     with pytest.raises(InputError, match="2 positive and 0 negative"):
         fit_conformal(np.ones(2, int), scores)
+
+
+@pytest.mark.parametrize("coverage", [0.5, 0.8, 0.9, 0.95])
+def test_of_one_member_cross_conformal_sets_are_split_conformal(coverage: float) -> None:
+    rng = np.random.default_rng(3)
+    labels, scores = np.arange(58) % 2, rng.normal(size=58).round(1)  # with ties
+    new = rng.normal(size=200).round(1)
+    found = cross_conformal(labels, scores, np.zeros(58, dtype=int), new[None], coverage)
+    np.testing.assert_array_equal(found, fit_conformal(labels, scores, coverage).predict(new))
+
+
+def test_each_member_compares_with_the_cases_that_it_left_out() -> None:
+    """Nine cases of a class each; the second member's scores lie ten higher."""
+    labels, members = np.repeat([0, 1, 0, 1], [5, 5, 4, 4]), np.repeat([0, 1], [10, 8])
+    scores = np.concatenate([np.zeros(5), np.ones(5), np.zeros(4) + 10, np.ones(4) + 10])
+    new = np.array([[0.0, 1, 0.5, -1], [10.0, 11, 10.5, 9]])
+    found = cross_conformal(labels, scores, members, new, 0.8)
+    assert found.tolist() == [[True, False], [False, True], [False, False], [True, False]]

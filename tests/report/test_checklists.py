@@ -99,13 +99,15 @@ def test_own_splits_and_leaky_arms_are_told(own_run: Path) -> None:
 
 def test_paths_of_the_command_and_clinical_columns(own_run: Path) -> None:
     manifest = json.loads((own_run / "manifest.json").read_text())
-    manifest["command"] = "neonet3d study pni /home/smith/cohort runs/1 --set a=/x/y"
+    manifest["command"] = (
+        "neonet3d study pni /home/smith/cohort runs/1 --set a=/x/y --config=/a/b.yaml"
+    )
     (own_run / "manifest.json").write_text(json.dumps(manifest))
     config = yaml.safe_load((own_run / "config.yaml").read_text())
     config["clinical"]["columns"] = ["age", "ca19_9"]
     (own_run / "config.yaml").write_text(yaml.safe_dump(config))
     texts = {path.stem: path.read_text("utf-8") for path in write_checklists(own_run)}
-    assert "`neonet3d study pni cohort 1 --set y`" in texts["model-card"]
+    assert "`neonet3d study pni cohort 1 --set a=y --config=b.yaml`" in texts["model-card"]
     assert all("smith" not in text for text in texts.values())
     tripod = {number: text for number, _, text in rows(texts["tripod-ai"])}
     assert "columns age, ca19_9 in the clinical model" in tripod["9a"]

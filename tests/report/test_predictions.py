@@ -26,6 +26,7 @@ CARD = ArtefactCard(
     spacing_mm=(2.0, 2.0, 4.0),
     fold="fold-0",
     training_cases=("a", "b", "c"),
+    training_scans=("d", "e", "f"),
     parents={},
     seed=0,
     package="0.1.0",

@@ -166,6 +166,22 @@ def test_a_folder_of_predictions(
     assert len(overlaid.cases[0].read_with_mask()) == 2
 
 
+def test_masks_that_stand_are_never_overwritten(model: Path, tmp_path: Path) -> None:
+    """The cohort's own labelsTr is where somebody fills in what is missing."""
+    writer = CohortWriter(tmp_path / "scans", SCHEMA, outcome_name=None, channel="MR")
+    image = Volume(np.random.default_rng(0).normal(size=(16,) * 3).astype(np.float32), np.eye(4))
+    drawn = Volume(np.ones((16,) * 3, np.uint8), np.eye(4))
+    for name, mask in (("a", drawn), ("b", None)):
+        writer.add(name, image, mask)
+    cohort = writer.finish()
+    with pytest.raises(InputError, match=r"holds a\.nii\.gz already \(1 of 2 cases\)"):
+        predict_cases(Segmenter.load(model), cohort, cohort.root / "labelsTr")
+    assert [path.name for path in (cohort.root / "labelsTr").iterdir()] == ["a.nii.gz"]
+    kept = cohort["a"].read_mask()
+    assert kept is not None
+    assert (kept.data == 1).all()
+
+
 def test_no_tumour_class_no_tumour_probability(model: Path, tmp_path: Path) -> None:
     segmenter = Segmenter.load(model)
     card = segmenter.card.model_copy(update={"classes": ("background", "liver")})

@@ -76,9 +76,8 @@ def routes(session: Session) -> list[Route]:
         )
 
     async def generate(request: Request) -> Response:
-        seen = set(session.card.training_cases)
         cases = [
-            {"number": i, "outcome": case.outcome, "training": case.digest() in seen}
+            {"number": i, "outcome": case.outcome, "training": session.card.saw(case)}
             for i, case in enumerate(session.crops, start=1)
         ]
         settings = {

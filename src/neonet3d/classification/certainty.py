@@ -18,7 +18,7 @@ from scipy import stats
 from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
-from neonet3d.metrics.conformal import ConformalSets, fit_conformal
+from neonet3d.metrics.conformal import cross_conformal
 from neonet3d.metrics.recalibration import fit_intercept, fit_temperature
 
 COVERAGE = 0.9  # of the prediction sets, in each class
@@ -35,7 +35,7 @@ class Prediction:
         low, high: 95 % interval by the delete-a-group jackknife (Kott 2001) over the members: how
             far the probability would move with other training cases. It says nothing of chance in
             the patient.
-        may_be: (n, 2) whether 0, and whether 1, is in the prediction set of 90 % coverage.
+        may_be: (n, 2) whether 0, and whether 1, is in the cross-conformal set of 90 % coverage.
         familiarity: share of training cases that lie as far from the others, or farther.
         unfamiliar: the case is like hardly any of training, and no figure here is to be trusted.
     """
@@ -51,61 +51,63 @@ class Prediction:
 class Certainty(nn.Module):
     """Fitted on the real training cases.
 
-    Buffers: ``slope`` and ``intercept`` of the calibrated logit; ``positive_from`` and
-    ``negative_to``, thresholds of the prediction sets on it; ``trait_mean`` (d,) and
-    ``trait_precision`` (d, d); ``distances`` (n,) of each case from the others, sorted;
-    ``n_positive``.
+    Buffers: ``slope`` and ``intercept`` of the calibrated logit; ``left_out`` (n,), ``outcomes``
+    (n,) and ``members`` (n,): logit of each case from the member that left it out, and which member
+    that was; ``trait_mean`` (d,) and ``trait_precision`` (d, d); ``distances`` (n,) of each case
+    from the others, sorted.
     """
 
     slope: Tensor
     intercept: Tensor
-    positive_from: Tensor
-    negative_to: Tensor
+    left_out: Tensor
+    outcomes: Tensor
+    members: Tensor
     trait_mean: Tensor
     trait_precision: Tensor
     distances: Tensor
-    n_positive: Tensor
 
     def __init__(self, n_cases: int, n_traits: int) -> None:
         super().__init__()
         double = torch.float64
         self.register_buffer("slope", torch.ones((), dtype=double))
-        for name in ("intercept", "positive_from", "negative_to"):
-            self.register_buffer(name, torch.zeros((), dtype=double))
+        self.register_buffer("intercept", torch.zeros((), dtype=double))
+        self.register_buffer("left_out", torch.zeros(n_cases, dtype=double))
+        for name in ("outcomes", "members"):
+            self.register_buffer(name, torch.zeros(n_cases, dtype=torch.long))
         self.register_buffer("trait_mean", torch.zeros(n_traits, dtype=double))
         self.register_buffer("trait_precision", torch.eye(n_traits, dtype=double))
         self.register_buffer("distances", torch.zeros(n_cases, dtype=double))
-        self.register_buffer("n_positive", torch.zeros((), dtype=torch.long))
 
     def fit(
         self,
         logits: Float[np.ndarray, " n"],
         outcomes: Int[np.ndarray, " n"],
         traits: Float[np.ndarray, "n d"],
-        folds: Int[np.ndarray, " n"],
+        members: Int[np.ndarray, " n"],
     ) -> None:
         """Measure every buffer.
 
         The temperature (Guo et al. 2017) and then an intercept that makes the mean probability
-        the prevalence: the order of cases stays, whatever the logits are worth.
+        the prevalence: the order of cases stays, whatever the logits are worth. Both are fitted on
+        single members, whose logits scatter more than their mean: probabilities are rather too
+        mild.
 
         Args:
             logits: of the member that left the case out, under balanced classes.
-            folds: which part of the cases each belongs to.
+            members: which member that was.
         """
         prior = float(np.log(outcomes.mean() / (1 - outcomes.mean())))
         slope = fit_temperature(outcomes, logits + prior).slope
         self.slope.fill_(slope)
         self.intercept.fill_(slope * prior + fit_intercept(outcomes, slope * (logits + prior)))
-        scores = self.slope.item() * logits + self.intercept.item()
-        sets = fit_conformal(outcomes, scores, COVERAGE)
-        self.positive_from.fill_(sets.positive_from)
-        self.negative_to.fill_(sets.negative_to)
-        self.n_positive.fill_(sets.n_positive)
+        self.left_out.copy_(torch.from_numpy(logits))
+        self.outcomes.copy_(torch.from_numpy(outcomes))
+        self.members.copy_(torch.from_numpy(members))
         distances = np.zeros(len(traits))
-        for fold in np.unique(folds):
-            mean, precision = _gaussian(traits[folds != fold])
-            distances[folds == fold] = _distance(traits[folds == fold], mean, precision)
+        for member in np.unique(members):
+            own = members == member
+            mean, precision = _gaussian(traits[~own])
+            distances[own] = _distance(traits[own], mean, precision)
         self.distances.copy_(torch.from_numpy(np.sort(distances)))
         mean, precision = _gaussian(traits)
         self.trait_mean.copy_(torch.from_numpy(mean))
@@ -124,14 +126,10 @@ class Certainty(nn.Module):
         spread = np.sqrt((k - 1) / k * ((logits - centre) ** 2).sum(0))
         reach = stats.t.ppf(0.5 + CONFIDENCE / 2, k - 1) * spread
         n = len(self.distances)
-        n_positive = int(self.n_positive)
-        sets = ConformalSets(
-            positive_from=self.positive_from.item(),
-            negative_to=self.negative_to.item(),
-            coverage=COVERAGE,
-            n_positive=n_positive,
-            n_negative=n - n_positive,
+        outcomes, left_out, members = (
+            of.cpu().numpy() for of in (self.outcomes, self.left_out, self.members)
         )
+        sets = cross_conformal(outcomes, left_out, members, logits, COVERAGE)
         mean, precision = self.trait_mean.cpu().numpy(), self.trait_precision.cpu().numpy()
         distance, known = _distance(traits, mean, precision), self.distances.cpu().numpy()
         nearer = np.searchsorted(known, distance, side="left")
@@ -140,7 +138,7 @@ class Certainty(nn.Module):
             probability=self.probability(centre),
             low=self.probability(centre - reach),
             high=self.probability(centre + reach),
-            may_be=sets.predict(self.slope.item() * centre + self.intercept.item()),
+            may_be=sets,
             familiarity=familiarity,
             unfamiliar=(familiarity <= UNFAMILIAR) | (nearer == n),
         )

@@ -29,6 +29,7 @@ from neonet3d.classification.predict import Classifier
 from neonet3d.cohort.patches import Patches
 from neonet3d.config import ClassifierConfig
 from neonet3d.engine.device import fabric
+from neonet3d.engine.progress import progress
 from neonet3d.errors import InputError
 
 CUBE = 8  # voxels of an edge that are occluded together
@@ -132,10 +133,13 @@ def _occlude(classifier: Classifier, model: PattenClassifier, patches: Patches) 
 
     plain, tissue = logits(patches.images), _plain_tissue(classifier, patches)
     fallen = torch.zeros(patches.images.shape)
-    for cube in _cubes(patches.shape):
-        images = patches.images.clone()
-        images[:, *cube] = tissue[:, None, None, None]
-        fallen[:, *cube] = (plain - logits(images))[:, None, None, None]
+    cubes = list(_cubes(patches.shape))
+    with progress("occluding", len(cubes)) as advance:
+        for cube in cubes:
+            images = patches.images.clone()
+            images[:, *cube] = tissue[:, None, None, None]
+            fallen[:, *cube] = (plain - logits(images))[:, None, None, None]
+            advance()
     return fallen
 
 

@@ -97,9 +97,7 @@ def encode_patches(
     else:
         assert anatomy is not None
         levels = (torch.stack([turn.apply(centred).bfloat16() for turn in orientations]),)
-    regions = batch_region_maps(
-        patches.label_maps, schema, patches.shape, spacing_mm=patches.spacing_mm, shell_mm=shell_mm
-    )
+    regions = batch_region_maps(patches, schema, shell_mm=shell_mm)
     turned = [orientation.apply(regions) for orientation in orientations]
     factors = [DOWNSAMPLING // 2**i for i in reversed(range(len(levels)))]
     return FrozenFeatures(

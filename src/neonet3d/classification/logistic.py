@@ -42,6 +42,7 @@ class LogisticModel(nn.Module):
         outcomes: Int[np.ndarray, " n"],
         weights: Float[np.ndarray, " n"],
         patients: np.ndarray,
+        known: Int[np.ndarray, " m"],
         *,
         seed: int,
     ) -> float:
@@ -50,6 +51,7 @@ class LogisticModel(nn.Module):
         Args:
             weights: of each case in the loss.
             patients: cases of one patient stay in one inner fold.
+            known: rows that the inner folds are judged on (``training_set.judged``).
 
         Returns:
             The strength that was chosen (scikit-learn's C).
@@ -67,11 +69,21 @@ class LogisticModel(nn.Module):
         spread = np.nan_to_num(np.nanstd(features, axis=0))
         self.spread.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
         folds = StratifiedGroupKFold(min(INNER_FOLDS, fewest), shuffle=True, random_state=seed)
+        splits = [
+            (rest, np.intersect1d(part, known))
+            for rest, part in folds.split(features, outcomes, patients)
+        ]
+        splits = [split for split in splits if len(np.unique(outcomes[split[1]])) == 2]
+        if not splits:
+            raise InputError(
+                "No inner fold has real patients of both classes to choose the penalty on. Add "
+                "cases."
+            )
         search = GridSearchCV(
-            LogisticRegression(max_iter=5000), {"C": STRENGTHS}, scoring="roc_auc", cv=folds
+            LogisticRegression(max_iter=5000), {"C": STRENGTHS}, scoring="roc_auc", cv=splits
         )
         standard = self._standardised(torch.from_numpy(features)).numpy()
-        search.fit(standard, outcomes, groups=patients, sample_weight=weights)
+        search.fit(standard, outcomes, sample_weight=weights)
         best = search.best_estimator_
         self.weight.copy_(torch.from_numpy(best.coef_[0]))
         self.bias.fill_(float(best.intercept_[0]))

@@ -21,7 +21,7 @@ from neonet3d.classification.patten_model import (
     patten_features,
 )
 from neonet3d.classification.radiomics.patient import radiomics_table
-from neonet3d.classification.train_baseline import build_baseline
+from neonet3d.classification.train_baseline import build_baseline, label_maps_given
 from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import Patches, load_patches, orientations_of
@@ -126,9 +126,7 @@ class Classifier:
 
     def _predict_baseline(self, model: VolumeClassifier, patches: Patches) -> Float[Tensor, " n"]:
         here = fabric()
-        maps = patches.label_maps
-        if maps is None:
-            maps = torch.zeros(patches.images.shape, dtype=torch.uint8)
+        maps = label_maps_given(self.card, patches)
         orientations = orientations_of(self.card.grid)
         logits = torch.zeros(len(patches))
         for part in torch.arange(len(patches)).split(PREDICT_BATCH):

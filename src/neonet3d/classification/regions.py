@@ -10,10 +10,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from neonet3d.cohort.patches import Patches
 from neonet3d.types import LabelMap, LabelSchema, Triple
 
 PORTAL_SHEATH_MM = 5.0  # a cuff lies within this distance of a portal branch
@@ -52,22 +53,19 @@ def region_maps(
 
 
 def batch_region_maps(
-    label_maps: UInt8[Tensor, "n x y z"] | None,
-    schema: LabelSchema,
-    shape: tuple[int, ...],
-    *,
-    spacing_mm: Triple,
-    shell_mm: float,
+    patches: Patches, schema: LabelSchema, *, shell_mm: float
 ) -> Float[Tensor, "n r x y z"]:
     """Region maps of many cases; only ``whole`` (one for all, n = 1) where there are no masks."""
-    if label_maps is None or len(schema) == 1:
-        return torch.ones(1, 1, *shape)
+    if patches.label_maps is None or len(schema) == 1:
+        return torch.ones(1, 1, *patches.shape)
     return torch.stack(
         [
             torch.from_numpy(
-                region_maps(label_map.numpy(), schema, spacing_mm=spacing_mm, shell_mm=shell_mm)
+                region_maps(label_map, schema, spacing_mm=spacing_mm, shell_mm=shell_mm)
             )
-            for label_map in label_maps
+            for label_map, spacing_mm in zip(
+                patches.label_maps.numpy(), patches.spacings_mm, strict=True
+            )
         ]
     )
 

@@ -25,7 +25,10 @@ from neonet3d.classification.regions import region_names
 from neonet3d.classification.training_set import (
     JUDGED,
     MEMBERS,
+    PATIENTS,
     Draws,
+    grouping,
+    has_masks,
     inner_folds,
     judged,
     loaded_start,
@@ -125,6 +128,7 @@ def train_patten(
         "anatomy_cases": 0 if anatomy is None else len(anatomy.bank.outcomes),
         MEMBERS: members,
         JUDGED: len(known),
+        PATIENTS: grouping(patients),
     }
     card = with_start(card.model_copy(update={"parts": sizes}), start)
     if claim_folder(folder, card):
@@ -228,8 +232,3 @@ def _encoder(
         fabric().to_device(fresh)
         return fresh.requires_grad_(False)
     return autoencoder.encoder.requires_grad_(kind == "trainable")
-
-
-def has_masks(fold: Fold) -> bool:
-    """Whether every training case has a mask, and the classes are more than background."""
-    return len(fold.training.schema) > 1 and all(c.mask_path is not None for c in fold.training)

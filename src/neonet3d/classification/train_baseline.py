@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from neonet3d.classification.baseline import VolumeClassifier
 from neonet3d.classification.networks import TITLES
 from neonet3d.classification.objective import LogitObjective
 from neonet3d.classification.training_set import (
+    MASKS,
     Draws,
+    has_masks,
     loaded_start,
     log_odds,
     require_trainable,
@@ -19,7 +22,7 @@ from neonet3d.classification.training_set import (
     with_start,
 )
 from neonet3d.cohort.folds import Fold
-from neonet3d.cohort.patches import PatchReading, orientations_of
+from neonet3d.cohort.patches import Patches, PatchReading, orientations_of
 from neonet3d.config import BaselineConfig, Config
 from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
@@ -52,11 +55,11 @@ def train_baseline(
         normaliser=reading.normaliser,
         grid=reading.grid,
     )
-    card = with_start(card, start)
+    card = with_start(card.model_copy(update={"parts": {MASKS: has_masks(fold)}}), start)
     if claim_folder(folder, card):
         return
     patches = training_patches(fold, card)
-    maps = patches.label_maps
+    maps = label_maps_given(card, patches)
     orientations = orientations_of(card.grid)
     network = seeded(config.seed, lambda: build_baseline(card))
     if start is not None:
@@ -69,10 +72,7 @@ def train_baseline(
         index = draws.rows(n, generator)
         turn = orientations[int(torch.randint(len(orientations), (), generator=generator))]
         images = turn.apply(patches.images[index])
-        label_maps = (
-            torch.zeros_like(images, dtype=torch.uint8) if maps is None else turn.apply(maps[index])
-        )
-        return [images[:, None], label_maps, outcomes[index], draws.importance[index]]
+        return [images[:, None], turn.apply(maps[index]), outcomes[index], draws.importance[index]]
 
     loss = train_loop(
         LogitObjective(network, draws.log_odds),
@@ -90,3 +90,14 @@ def build_baseline(card: ArtefactCard) -> VolumeClassifier:
     """An untrained network of this card's settings, classes and grid."""
     settings = card.settings(BaselineConfig)
     return VolumeClassifier(settings.network, len(card.classes), card.grid.shape, settings.width)
+
+
+def label_maps_given(card: ArtefactCard, patches: Patches) -> UInt8[Tensor, "n x y z"]:
+    """What a network of this card is given as masks: background alone if it was trained so.
+
+    Raises:
+        InputError: a case without a mask, and the network was trained on masks.
+    """
+    if card.parts[MASKS]:
+        return patches.required_label_maps()
+    return torch.zeros(patches.images.shape, dtype=torch.uint8)

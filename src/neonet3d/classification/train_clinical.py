@@ -5,10 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from neonet3d.classification.clinical import clinical_table, fit_columns
 from neonet3d.classification.logistic import LogisticModel
-from neonet3d.classification.training_set import Draws, log_odds, require_trainable
+from neonet3d.classification.training_set import (
+    PATIENTS,
+    Draws,
+    grouping,
+    judged,
+    log_odds,
+    require_trainable,
+)
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config, fingerprint
 from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
@@ -33,19 +41,23 @@ def train_clinical(fold: Fold, config: Config, folder: Path) -> None:
     )
     names = [name for column in columns for name in column.features]
     features = clinical_table(training, columns)
+    patients = [case.participant for case in training]
     parts = {
         "features": names,
         "columns": [column.model_dump(mode="json") for column in columns],
         "table": fingerprint(features.tolist()),  # a value that is mended makes another model
+        PATIENTS: grouping(patients),
     }
     card = card.model_copy(update={"parts": parts})
     if claim_folder(folder, card):
         return
     model = LogisticModel(len(names))
-    real = outcomes < 0  # none is synthetic
-    weights = Draws.of(outcomes, real, "balanced").weights()
-    patients = np.array([case.participant for case in training])
-    strength = model.fit(features, outcomes.numpy(), weights, patients, seed=config.seed)
-    model.prior_logit.fill_(log_odds(outcomes, real))
+    synthetic = torch.zeros(len(training), dtype=torch.bool)
+    weights = Draws.of(outcomes, synthetic, "balanced").weights()
+    known = judged(synthetic).numpy()
+    strength = model.fit(
+        features, outcomes.numpy(), weights, np.array(patients), known, seed=config.seed
+    )
+    model.prior_logit.fill_(log_odds(outcomes, synthetic))
     facts = {"strength": strength, "weights": dict(zip(names, model.weight.tolist(), strict=True))}
     save_artefact(folder, model, card.model_copy(update={"facts": facts}))

@@ -9,7 +9,10 @@ import numpy as np
 from neonet3d.classification.logistic import LogisticModel
 from neonet3d.classification.radiomics.patient import feature_names, radiomics_table
 from neonet3d.classification.training_set import (
+    PATIENTS,
     Draws,
+    grouping,
+    judged,
     log_odds,
     require_trainable,
     training_patches,
@@ -48,15 +51,19 @@ def train_radiomics(
         grid=reading.grid,
     )
     names = feature_names(card.schema_, config.radiomics)
-    card = card.model_copy(update={"parts": {"features": list(names)}})
+    patients = patients_of(fold.training)
+    parts = {"features": list(names), PATIENTS: grouping(patients)}
+    card = card.model_copy(update={"parts": parts})
     if claim_folder(folder, card):
         return
     patches = training_patches(fold, card)
     features = radiomics_table(patches, card.schema_, config.radiomics)
     model = LogisticModel(len(names))
     draws = Draws.of(outcomes, patches.synthetic, config.radiomics.drawing)
-    patients = np.array(patients_of(fold.training))
-    strength = model.fit(features, outcomes.numpy(), draws.weights(), patients, seed=config.seed)
+    known = judged(patches.synthetic).numpy()
+    strength = model.fit(
+        features, outcomes.numpy(), draws.weights(), np.array(patients), known, seed=config.seed
+    )
     model.bias.sub_(draws.log_odds)
     model.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     save_artefact(folder, model, card.model_copy(update={"facts": {"strength": strength}}))

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from neonet3d.classification.tumourless import refuse_without_tumour
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import Patches, load_patches
-from neonet3d.config import Drawing
+from neonet3d.config import Drawing, fingerprint
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.errors import InputError
 
 # Sizes of a classifier that its training set decides.
 JUDGED, MEMBERS = "judged_cases", "members"
+MASKS = "masks"  # whether the model was given them
+PATIENTS = "patients"  # which cases are of one patient
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -41,6 +43,16 @@ def require_trainable(fold: Fold, *, allow_no_tumour: bool) -> Int[Tensor, " n"]
     if not allow_no_tumour:
         refuse_without_tumour(fold.training)
     return outcomes
+
+
+def has_masks(fold: Fold) -> bool:
+    """Whether every training case has a mask, and the classes are more than background."""
+    return len(fold.training.schema) > 1 and all(c.mask_path is not None for c in fold.training)
+
+
+def grouping(patients: Sequence[str]) -> str:
+    """Changes when cases come to be of other patients; names none."""
+    return fingerprint(np.unique(np.array(patients), return_inverse=True)[1].tolist())
 
 
 def training_patches(fold: Fold, card: ArtefactCard) -> Patches:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from neonet3d.classification.certainty import Prediction
     from neonet3d.classification.predict import Classifier
     from neonet3d.cohort.cohort import Cohort
+    from neonet3d.cohort.folds import Fold
+    from neonet3d.cohort.patches import PatchReading
 
 AllowNoTumour = Annotated[
     bool,
@@ -79,12 +81,12 @@ def train(
     cases, which nothing was fitted on.
     """
     from neonet3d.classification.predict import Classifier
-    from neonet3d.classification.train import has_masks, train_patten
+    from neonet3d.classification.train import train_patten
     from neonet3d.classification.train_baseline import train_baseline
     from neonet3d.classification.train_clinical import train_clinical
     from neonet3d.classification.train_radiomics import train_radiomics
+    from neonet3d.classification.training_set import has_masks
     from neonet3d.classification.tumourless import refuse_without_tumour
-    from neonet3d.engine.artefact import read_card
     from neonet3d.generation.latents import FoldLatents
     from neonet3d.generation.train import fit_anatomy, fit_reading, train_autoencoder
     from neonet3d.metrics.discrimination import delong
@@ -93,6 +95,7 @@ def train(
     chosen = training_fold(cohort, fold, settings.seed, splits)
     # A cohort without labels or tumours is refused before an encoder is trained.
     _ = chosen.training.outcomes
+    judged = len(chosen.held_out) > 0 and all(c.outcome is not None for c in chosen.held_out)
     if not allow_no_tumour and model != "clinical":
         refuse_without_tumour(chosen.training)
         refuse_without_tumour(chosen.held_out)
@@ -108,7 +111,7 @@ def train(
         case "clinical":
             train_clinical(chosen, settings, place)
         case "baseline" | "radiomics":
-            reading = fit_reading(chosen) if encoder is None else read_card(encoder).reading
+            reading = fit_reading(chosen) if encoder is None else _reading_of(encoder, chosen)
             fit = train_baseline if model == "baseline" else train_radiomics
             fit(chosen, reading, settings, place, allow_no_tumour=allow_no_tumour)
     classifier = Classifier.load(place)
@@ -119,12 +122,28 @@ def train(
     }
     n, kind = len(chosen.training), classifier.card.kind
     sentence = f"{place}: {kind} of {n} cases ({chosen.name})."
-    if len(chosen.held_out):
+    if judged and len(set(chosen.held_out.outcomes.tolist())) == 2:
         probability = classifier.predict(chosen.held_out, allow_no_tumour=allow_no_tumour)
         interval = delong(chosen.held_out.outcomes, probability)
         result |= {"test_auc": interval.value, "test": interval_json(interval)}
         sentence += f"\nTest AUC {interval_text(interval)} ({interval.method})."
+    elif len(chosen.held_out):
+        sentence += "\nNo test AUC: the held-out cases do not have outcomes of both classes."
     show(result, as_json=as_json, sentence=sentence)
+
+
+def _reading_of(encoder: Path, fold: Fold) -> PatchReading:
+    """What the encoder of the same fold says of patches.
+
+    Raises:
+        InputError: no autoencoder, or one of other classes, or that saw held-out cases.
+    """
+    from neonet3d.engine.artefact import read_card
+
+    card = read_card(encoder, kind="Autoencoder")
+    card.refuse_other_classes(fold.training.schema)
+    card.refuse_training_cases(fold.held_out)
+    return card.reading
 
 
 @app.command()
@@ -170,6 +189,7 @@ def predict(
         raise InputError(f"Pages are of a PattenNet, and {model} is a {classifier.card.kind}.")
     outcome = classifier.card.outcome
     cases = cases_to_apply(cohort, fold, seed or 0, splits)
+    seen = classifier.card.count_training_cases(cases)
     names = [case.name for case in cases]
     if classifier.card.kind == "PattenNet":
         found = classifier.assess(cases, allow_no_tumour=allow_no_tumour)
@@ -210,12 +230,15 @@ def predict(
             "prevalence_of_training": classifier.prevalence,
             "probability": dict(zip(names, probability, strict=True)),
             "certainty": certainty,
+            "training_cases_among_them": seen,
         }
         | ({} if page is None else {"page": str(page)}),
         as_json=as_json,
         sentence=("" if page is None else f"Page: {page}\n")
         + "Probabilities are at the prevalence of the training cases, "
-        f"{classifier.prevalence:.2f}. Research use only; not a medical device.",
+        f"{classifier.prevalence:.2f}. "
+        + (f"{seen} of these cases trained the model: this is no test of it. " if seen else "")
+        + "Research use only; not a medical device.",
     )
 
 
@@ -274,6 +297,7 @@ def explain(
     from neonet3d.cohort.volume import Volume
     from neonet3d.generation.counterfactual import draw_counterfactuals
     from neonet3d.generation.generator import LatentGenerator
+    from neonet3d.report.predictions import require_sibling
 
     settings = resolve(preset, config, overrides, seed)
     classifier = Classifier.load(model)
@@ -291,7 +315,7 @@ def explain(
         }
         if generator is not None:
             drawing = LatentGenerator.load(generator)
-            drawing.card.refuse_other_classes(cases.schema)
+            require_sibling(drawing.card, card, cases)
             drawn = draw_counterfactuals(
                 drawing,
                 load_patches(cases, *drawing.card.reading),

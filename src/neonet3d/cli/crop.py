@@ -45,6 +45,7 @@ def crop(
     import tempfile
 
     from neonet3d.cohort.cohort import Cohort
+    from neonet3d.cohort.folder import require_new
     from neonet3d.engine.progress import progress
     from neonet3d.segmentation.crop_record import cut_without_tumour
     from neonet3d.segmentation.predict import (
@@ -56,6 +57,7 @@ def crop(
     from neonet3d.segmentation.tlcr import crop_cohort
 
     settings = resolve(preset, config, overrides, None)
+    require_new(out)
     opened = Cohort.open(cohort)
     with tempfile.TemporaryDirectory() as folder:
         if segmenter is not None:
@@ -74,7 +76,7 @@ def crop(
             )
     seen = 0
     if segmenter is not None:
-        seen = sum(case.digest() in reader.card.training_cases for case in Cohort.open(cohort))
+        seen = reader.card.count_training_cases(Cohort.open(cohort))
     lost = cut_without_tumour(crops)
     sentence = f"{out}: {len(crops)} patches of {settings.roi.shape} voxels."
     if lost:

@@ -72,7 +72,8 @@ def train(
         generator = train_generator(division, settings, folder)
         train_mask_generator(division, settings, folder / "masks")
         facts = read_card(folder / "autoencoder").facts
-    copying = audit_copying(generator, division.training, division.held_out, seed=settings.seed)
+    judged = division.held_out.subset(c for c in division.held_out if c.mask_path is not None)
+    copying = audit_copying(generator, division.training, judged, seed=settings.seed)
     show(
         {
             "model": str(out),
@@ -138,7 +139,7 @@ def sample(
         ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Steps of the flow; the preset's by default.")
+        int | None, typer.Option(help="Steps of the flow; the preset's by default.", min=1)
     ] = None,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
@@ -149,6 +150,7 @@ def sample(
     as_json: AsJson = False,
 ) -> None:
     """Draw image and mask pairs into a cohort, each with its provenance."""
+    from neonet3d.cohort.folder import require_new
     from neonet3d.generation.generator import LatentGenerator
     from neonet3d.generation.lesion_edit import TumourEdit
     from neonet3d.generation.sample import sample_cohort
@@ -158,13 +160,14 @@ def sample(
     if new_masks and (fold is not None or splits is not None or move_tumour):
         raise InputError("--fold, --splits and --move-tumour belong to --masks. Leave them out.")
     settings = resolve(preset, config, overrides, seed)
-    sampler = settings.sampler.model_copy(update={"steps": steps} if steps else {})
+    require_new(out)
+    sampler = settings.sampler.model_copy(update={"steps": steps} if steps is not None else {})
     generator = LatentGenerator.load(model)
     outcome = _label(label, generator.card.outcome)
     reference = find_reference(generator, training, masks)
     if masks is None:
         seen = None if reference is None else reference.training
-        wanted = NewMasks(n, settings.masks.start, outcome, tumour_volume, seen)
+        wanted = NewMasks(n, settings.masks, outcome, tumour_volume, seen)
         found, sentence = draw_new_masks(generator, model, out, sampler, wanted, seed=settings.seed)
     else:
         edit = None
@@ -214,17 +217,22 @@ def balance(
     from neonet3d.segmentation.predict import Segmenter
 
     settings = resolve(preset, config, overrides, seed)
-    training = training_fold(cohort, fold, settings.seed, splits).training
+    chosen = training_fold(cohort, fold, settings.seed, splits)
+    training = chosen.training
     positive = int(training.outcomes.sum())
     wanted = plan_balance(len(training) - positive, positive, settings.balance)
+    generator, judge = LatentGenerator.load(model), Segmenter.load(segmenter)
+    for card in (generator.card, judge.card):
+        card.refuse_training_cases(chosen.held_out)
+        card.refuse_other_classes(training.schema)
     with (
         new_folder(out) as folder,
         progress("synthetic cases", wanted.negative + wanted.positive) as advance,
     ):
         balance_cohort(
             training,
-            LatentGenerator.load(model),
-            Segmenter.load(segmenter),
+            generator,
+            judge,
             folder,
             settings.balance,
             settings.sampler,

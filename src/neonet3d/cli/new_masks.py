@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neonet3d.cohort.cohort import Cohort
-    from neonet3d.config import SamplerConfig
+    from neonet3d.config import MasksConfig, SamplerConfig
     from neonet3d.generation.generator import LatentGenerator
 
 
@@ -18,13 +18,13 @@ class NewMasks:
 
     Attributes:
         n: pairs; as many as training cases by default.
-        start: how much noise the masks they start from get; 1 is noise alone.
+        config: how masks are drawn.
         training: the cases of training, whose masks the new ones start from, and to measure how new
             they are.
     """
 
     n: int | None
-    start: float
+    config: MasksConfig
     label: int | None
     tumour_volume_mm3: float | None
     training: Cohort | None
@@ -51,9 +51,9 @@ def draw_new_masks(
         masks,
         out,
         sampler,
+        wanted.config,
         seed=seed,
         n=wanted.n or len(masks.card.training_cases),
-        start=wanted.start,
         training=wanted.training,
         label=wanted.label,
         tumour_volume_mm3=wanted.tumour_volume_mm3,

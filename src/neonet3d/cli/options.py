@@ -25,7 +25,7 @@ ModelPath = Annotated[Path, typer.Argument(help="Folder of the trained model.", 
 Preset = Annotated[
     str,
     typer.Option(
-        help="demo (minutes), cpu (a laptop), gpu (96x96x48 patches), liver (whole livers)."
+        help="demo (minutes), cpu (a laptop), gpu, paper (96x96x48 patches), liver (whole livers)."
     ),
 ]
 ConfigFile = Annotated[

@@ -150,7 +150,7 @@ def predict(
     written = predict_cases(segmenter, cases, out, keep)
     same = cases.schema.names == segmenter.card.classes
     drawn = [case for case in cases if case.mask_path is not None] if same else []
-    judged = [case for case in drawn if case.digest() not in segmenter.card.training_cases]
+    judged = [case for case in drawn if not segmenter.card.saw(case)]
     seen = len(drawn) - len(judged)
     result: dict[str, object] = {"dice": {}}
     if judged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -173,12 +172,20 @@ def report(
         ),
     ] = False,
 ) -> None:
-    """Write report.html, model card and checklists of a finished run again."""
+    """Write report.html, model card and checklists of a finished run again.
+
+    Of 'study augmentation' that is report.md with its curve.
+    """
+    from neonet3d.report.augmentation import write_augmentation_report
     from neonet3d.report.case_pages import write_case_pages
     from neonet3d.report.checklists import write_checklists
     from neonet3d.report.html import write_report
     from neonet3d.report.viewer import write_viewer
+    from neonet3d.study.augmentation_results import is_augmentation_study
 
+    if is_augmentation_study(run):
+        typer.echo(f"Report: {write_augmentation_report(run)}")
+        return
     typer.echo(f"Report: {write_report(run)}")
     typer.echo(f"Volumes in 3D: {write_viewer(run)}")
     typer.echo(f"Model card and checklists: {', '.join(p.name for p in write_checklists(run))}")
@@ -208,6 +215,7 @@ def _run(
     folds: Sequence[Fold] | None = None,
     execute: Executor | None = None,
 ) -> None:
+    from neonet3d.engine.device import peak_memory_bytes
     from neonet3d.engine.executor import run_here
     from neonet3d.engine.run import RunFolder, command_line
     from neonet3d.report.checklists import write_checklists
@@ -223,8 +231,7 @@ def _run(
         results = run_pni_study(patients, run, title=title, folds=folds, execute=execute)
         run.update_manifest(wall_seconds=round(time.monotonic() - started, 1))
         if execute is run_here:  # of workers, this process does not know it
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-            run.update_manifest(peak_memory_gib=round(peak, 2))
+            run.update_manifest(peak_memory_gib=round(peak_memory_bytes() / 2**30, 2))
         page = write_report(out)
         write_viewer(out)
         write_checklists(out)

@@ -9,9 +9,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from neonet3d.cohort.layout import require_inside, without_leading_zeros
-from neonet3d.cohort.nifti import read_verified
-from neonet3d.cohort.volume import Volume, read_label_map, read_volume, require_same_grid
+from neonet3d.cohort.nifti import read_nifti, read_verified
+from neonet3d.cohort.volume import (
+    Volume,
+    read_label_map,
+    read_volume,
+    require_same_grid,
+    to_canonical,
+)
 from neonet3d.errors import InputError
 from neonet3d.types import LabelSchema
 
@@ -71,6 +79,15 @@ class Case:
         digest.update(str(self.outcome).encode())
         return digest.hexdigest()
 
+    def scan_digest(self) -> str:
+        """SHA-256 over the image's voxels and where they lie, whatever stands beside them.
+
+        ``digest`` changes when an outcome is filled in, a mask corrected or a header mended; whose
+        scan it is does not.
+        """
+        state = self.image_path.stat()
+        return _remembered_scan(self.image_path, self.name, state.st_mtime_ns, state.st_size)
+
 
 def _content_sha256(path: Path, name: str) -> bytes:
     state = path.stat()
@@ -81,6 +98,15 @@ def _content_sha256(path: Path, name: str) -> bytes:
 def _remembered_sha256(path: Path, name: str, modified_ns: int, size: int) -> bytes:
     """A digest is asked for at every stage; a file that did not change is inflated once."""
     return hashlib.sha256(read_verified(path, name)).digest()
+
+
+@lru_cache(maxsize=8192)
+def _remembered_scan(path: Path, name: str, modified_ns: int, size: int) -> str:
+    file = read_nifti(path, name)
+    image = to_canonical(file.data, file.image.affine, dtype=np.float32, source=path)
+    digest = hashlib.sha256(np.ascontiguousarray(image.data).tobytes())
+    digest.update(image.affine.round(3).astype(np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def case_of_row(

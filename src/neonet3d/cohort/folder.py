@@ -12,6 +12,18 @@ from pathlib import Path
 from neonet3d.errors import InputError
 
 
+def require_new(out: Path) -> None:
+    """Whether ``new_folder`` can make it, to ask before hours of work.
+
+    Raises:
+        InputError: ``out`` is a file, a folder that is not empty, or a mount point.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out} exists and is not an empty folder. Choose another or remove it.")
+    if os.path.ismount(out):
+        raise InputError(f"{out} is where a file system begins. Name a new folder inside it.")
+
+
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
     """Fill a temporary folder beside ``out``; it becomes ``out`` when the block ends in order.
@@ -19,11 +31,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     Whatever is raised in the block removes the temporary folder: a job that fails leaves nothing.
 
     Raises:
-        InputError: ``out`` is a file or a folder that is not empty.
+        InputError: as ``require_new``.
     """
     out = out.resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out} exists and is not an empty folder. Choose another or remove it.")
+    require_new(out)
     temporary = out.parent / f".{out.name}.{secrets.token_hex(4)}.tmp"
     temporary.mkdir(parents=True)
     try:

@@ -7,6 +7,7 @@ are stratified by outcome and grouped by patient, so no patient stands on both s
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,9 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.errors import InputError
+
+SPLITS = ("train", "val", "test")  # values of the column
+LISTED = 3  # names that a sentence gives
 
 
 @dataclass(frozen=True)
@@ -111,17 +115,59 @@ def choose_fold(cohort: Cohort, choice: str | None, *, seed: int) -> Fold:
             in the column ``split`` (training is every value but ``test``), or else every patient.
 
     Raises:
-        InputError: a malformed choice.
+        InputError: a malformed choice; for the official split a value that is none of ``SPLITS``,
+            or a patient on both sides.
     """
-    if choice is None and any(case.split == "test" for case in cohort):
-        return Fold(
-            "official-split",
-            cohort.subset(case for case in cohort if case.split != "test"),
-            cohort.subset(case for case in cohort if case.split == "test"),
-        )
+    if choice is None and any(case.split is not None for case in cohort):
+        strange = [case for case in cohort if case.split not in (None, *SPLITS)]
+        if strange:
+            raise InputError(
+                f"{cohort.root}: the column split has {strange[0].split!r} for "
+                f"{strange[0].name}. Write one of {', '.join(SPLITS)} or leave it empty, or choose "
+                "folds with --fold."
+            )
+        held_out = cohort.subset(case for case in cohort if case.split == "test")
+        if len(held_out):
+            training = cohort.subset(case for case in cohort if case.split != "test")
+            require_apart(training, held_out, f"{cohort.root}, column split", ("train", "test"))
+            return Fold("official-split", training, held_out)
     if choice in (None, "all"):
         return Fold("all", cohort, cohort.subset([]))
     match = re.fullmatch(r"(\d+)/(\d+)", choice)
     if not match or not int(match[1]) < int(match[2]) or int(match[2]) < 2:
         raise InputError(f"--fold {choice!r} is not K/N with 0 <= K < N, such as 0/5, nor 'all'.")
     return stratified_folds(cohort, int(match[2]), seed=seed)[int(match[1])]
+
+
+def require_apart(training: Cohort, held_out: Cohort, where: str, sides: tuple[str, str]) -> None:
+    """No case and no patient on both sides.
+
+    Args:
+        where: the file, and what the sides are called in it.
+
+    Raises:
+        InputError: one that is.
+    """
+    first, second = sides
+    trained = {case.name for case in training}
+    both = [case.name for case in held_out if case.name in trained]
+    if both:
+        raise InputError(
+            f"{where}: {listed(both)} stand in {first!r} and in {second!r}, so a model would be "
+            "tested on what it has seen. Remove them from one side."
+        )
+    patients = {case.participant: case.name for case in training}
+    for case in held_out:
+        if case.participant in patients:
+            raise InputError(
+                f"{where}: patient {case.participant} stands on both sides, with "
+                f"{patients[case.participant]} in {first!r} and {case.name} in {second!r}. "
+                "Move all scans of a patient to one side."
+            )
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few, for a sentence."""
+    return ", ".join(repr(name) for name in names[:LISTED]) + (
+        f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    )

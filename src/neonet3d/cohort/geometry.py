@@ -33,6 +33,9 @@ class Grid:
         return np.array(self.shape) * np.array(self.spacing_mm)
 
 
+ALIKE = 1e-3  # relative difference of spacings that headers and resampling leave
+
+
 @dataclass(frozen=True)
 class Window:
     """Where a target grid lies on a source volume, axis by axis.
@@ -47,13 +50,18 @@ class Window:
     grid: Grid
 
     @classmethod
-    def centred(cls, source: Volume, grid: Grid, centre_voxel: np.ndarray | None = None) -> Window:
-        """The grid with its middle on ``centre_voxel`` (the volume's middle by default)."""
-        if centre_voxel is None:
-            centre_voxel = (np.array(source.shape) - 1) / 2
-        middle = centre_voxel * np.array(source.spacing_mm)
-        half = (np.array(grid.shape) - 1) / 2 * np.array(grid.spacing_mm)
-        x, y, z = (middle - half).tolist()
+    def centred(cls, source: Volume, grid: Grid) -> Window:
+        """The grid on the volume's middle.
+
+        Along an axis of equal spacings it begins with a voxel of the volume, so that it may lie
+        half a voxel off the middle: reading between voxels would blur the image and thin veins.
+        """
+        spacing_mm, wanted_mm = np.array(source.spacing_mm), np.array(grid.spacing_mm)
+        middle = (np.array(source.shape) - 1) / 2 * spacing_mm
+        first = middle - (np.array(grid.shape) - 1) / 2 * wanted_mm
+        # It is a multiple of half a voxel, but for what the spacings differ.
+        whole = np.floor(first / spacing_mm + 0.25) * spacing_mm
+        x, y, z = np.where(np.isclose(spacing_mm, wanted_mm, rtol=ALIKE), whole, first).tolist()
         return cls((x, y, z), grid)
 
     def affine(self, source: Volume) -> Affine:

@@ -71,6 +71,7 @@ def survey_participants(
         InputError: not a table, or a column missing, so that no row can be read.
     """
     path = root / "participants.tsv"
+    _require_even_rows(path)
     try:  # an id may be NA or None: only n/a and nothing at all are missing
         table = pd.read_csv(
             path,
@@ -79,6 +80,7 @@ def survey_participants(
             encoding="utf-8-sig",
             keep_default_na=False,
             na_values=["", "n/a"],
+            index_col=False,
         )
     except ValueError as error:
         raise InputError(
@@ -99,6 +101,31 @@ def survey_participants(
         )
     faults: list[Fault | None] = list(_row_faults(path, table))
     return table[[fault is None for fault in faults]], tuple(f for f in faults if f is not None)
+
+
+def _require_even_rows(path: Path) -> None:
+    """A stray quotation mark joins rows, and a stray tab shifts columns: patients would vanish.
+
+    Raises:
+        InputError: a row with fewer or more fields than there are columns, or a line break in one.
+    """
+    header: list[str] = []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = [row for row in csv.reader(StringIO(text), delimiter="\t") if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(
+            f"{path} is not a tab-separated table ({error}). Save it again from its source."
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        header = header or row
+        broken = any("\n" in field or "\r" in field for field in row)
+        if broken or len(row) != len(header):
+            what = "a line break inside a field" if broken else f"{len(row)} fields"
+            raise InputError(
+                f"{path}: row {number} has {what}, and there are {len(header)} columns. Look for "
+                "stray quotation marks and tabs."
+            )
 
 
 def participants_as_written(root: Path) -> list[list[str]]:

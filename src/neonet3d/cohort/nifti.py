@@ -79,7 +79,8 @@ def read_nifti(path: Path, name: str) -> NiftiFile:
     A file with qform and sform lies where its sform says, as NIfTI demands.
 
     Raises:
-        InputError: no or a damaged file, RGB or complex, not 3D, an affine that cannot be used.
+        InputError: no or a damaged file, RGB or complex, not 3D, no voxel, an affine that cannot
+            be used.
     """
     image, data, spacing = _parse(read_verified(path, name), name)
     if image.get_data_dtype().fields is not None or image.get_data_dtype().kind == "c":
@@ -95,6 +96,11 @@ def read_nifti(path: Path, name: str) -> NiftiFile:
         raise InputError(
             f"{name}: the file has {len(shape)} dimensions {tuple(image.shape)}, not 3. "
             "Choose one channel or phase and save it as its own file."
+        )
+    if 0 in shape:
+        raise InputError(
+            f"{name}: the file has {'x'.join(map(str, shape))} voxels, which is none. Export it "
+            "again or remove the case."
         )
     _check_affine(image, name)
     return NiftiFile(image, data.reshape(shape), spacing)

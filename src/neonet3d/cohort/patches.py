@@ -57,6 +57,12 @@ class Patches:
         x, y, z = self.images.shape[1:]
         return (x, y, z)
 
+    @property
+    def spacings_mm(self) -> list[Triple]:
+        """Voxel size of each case, which TLCR may have widened."""
+        own = np.array(self.spacing_mm) * self.log_scale.double().exp().numpy()
+        return [(x, y, z) for x, y, z in own.tolist()]
+
     def required_label_maps(self) -> UInt8[Tensor, "n x y z"]:
         if self.label_maps is None:
             raise InputError(

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from neonet3d.cohort.cohort import Cohort
-from neonet3d.cohort.folds import Fold, refuse_synthetic
+from neonet3d.cohort.folds import Fold, listed, refuse_synthetic, require_apart
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.errors import InputError
 
 SIDES = ("train", "val")
-LISTED = 3  # names that a sentence gives
 
 
 def write_splits(path: Path, folds: Sequence[Fold]) -> None:
@@ -53,7 +52,7 @@ def read_splits(path: Path, cohort: Cohort) -> list[Fold]:
             cohort.subset(case for case in cohort if case.name in set(entry[side]))
             for side in SIDES
         )
-        _require_apart(training, held_out, where)
+        require_apart(training, held_out, where, ("train", "val"))
         _require_classes(cohort, training, where)
         folds.append(Fold(f"fold-{index}", training, held_out))
     return folds
@@ -114,29 +113,11 @@ def _require_known(entry: dict[str, list[str]], cohort: Cohort, where: str) -> N
         if unknown:
             raise InputError(
                 f"{where}: {side!r} names {len(unknown)} cases that {cohort.root} does not have "
-                f"({_listed(unknown)}). Correct the names or choose the cohort they are of."
+                f"({listed(unknown)}). Correct the names or choose the cohort they are of."
             )
         repeated = [name for name, n in Counter(names).items() if n > 1]
         if repeated:
-            raise InputError(f"{where}: {side!r} names {_listed(repeated)} twice. Keep one.")
-
-
-def _require_apart(training: Cohort, held_out: Cohort, where: str) -> None:
-    trained = {case.name for case in training}
-    both = [case.name for case in held_out if case.name in trained]
-    if both:
-        raise InputError(
-            f"{where}: {_listed(both)} stand in 'train' and in 'val', so a model would be tested "
-            "on what it has seen. Remove them from one side."
-        )
-    patients = {case.participant: case.name for case in training}
-    for case in held_out:
-        if case.participant in patients:
-            raise InputError(
-                f"{where}: patient {case.participant} stands on both sides, with "
-                f"{patients[case.participant]} in 'train' and {case.name} in 'val'. "
-                "Move all scans of a patient to one side."
-            )
+            raise InputError(f"{where}: {side!r} names {listed(repeated)} twice. Keep one.")
 
 
 def _require_classes(cohort: Cohort, training: Cohort, where: str) -> None:
@@ -148,9 +129,3 @@ def _require_classes(cohort: Cohort, training: Cohort, where: str) -> None:
                 f"{where}: no case of 'train' has {cohort.outcome_name} = {value}, so a classifier "
                 "cannot learn it. Move some there."
             )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names[:LISTED]) + (
-        f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    )

@@ -21,6 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import nn
 
+from neonet3d.cohort.case import Case
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.geometry import Grid
@@ -47,7 +48,8 @@ class ArtefactCard(BaseModel):
         normaliser: intensity normalisation that its input needs.
         shape, spacing_mm: the grid it works on.
         fold: which division of the cohort trained it.
-        training_cases: SHA-256 of each training case (no names), sorted.
+        training_cases: ``Case.digest`` of each training case (no names), sorted.
+        training_scans: ``Case.scan_digest`` of each, sorted: who must not be held out.
         parts: configs and sizes of parts beside ``config`` that are needed to build the model.
         parents: weights' hashes of the artefacts that it was built on.
         seed, package, device: for reproduction.
@@ -66,6 +68,7 @@ class ArtefactCard(BaseModel):
     spacing_mm: Triple | None
     fold: str
     training_cases: tuple[str, ...]
+    training_scans: tuple[str, ...]
     parts: dict[str, Any] = {}
     parents: dict[str, str]
     seed: int
@@ -153,12 +156,20 @@ class ArtefactCard(BaseModel):
             )
         return cohort.subset(found)
 
+    def count_training_cases(self, cohort: Cohort) -> int:
+        """How many of the cases trained this model, by their scans."""
+        return sum(map(self.saw, cohort))
+
+    def saw(self, case: Case) -> bool:
+        """Whether the case's scan trained this model, with whatever mask and outcome."""
+        return case.scan_digest() in self.training_scans
+
     def refuse_training_cases(self, cohort: Cohort) -> None:
         """A model that saw a held-out case must not be judged on it."""
-        seen = set(self.training_cases) & {case.digest() for case in cohort}
+        seen = self.count_training_cases(cohort)
         if seen:
             raise InputError(
-                f"{len(seen)} of the {len(cohort)} held-out cases trained this {self.kind}. "
+                f"{seen} of the {len(cohort)} held-out cases trained this {self.kind}. "
                 "Use the model of this fold."
             )
 
@@ -185,6 +196,7 @@ def new_card(
         spacing_mm=grid.spacing_mm if grid else None,
         fold=fold.name,
         training_cases=tuple(sorted(case.digest() for case in cohort)),
+        training_scans=tuple(sorted(case.scan_digest() for case in cohort)),
         parents={name: parent.weights_sha256 for name, parent in (parents or {}).items()},
         seed=seed,
         package=version("neonet3d"),

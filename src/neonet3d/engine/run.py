@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -183,4 +184,4 @@ def _remove_all_but(name: str, folder: Path) -> None:
 
 def command_line() -> str:
     """The command as typed, for the manifest; the program by its name and not by its path."""
-    return " ".join(["neonet3d", *sys.argv[1:]])
+    return shlex.join(["neonet3d", *sys.argv[1:]])

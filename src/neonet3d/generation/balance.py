@@ -93,7 +93,11 @@ def balance_cohort(
     outcomes = training.outcomes
     wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), config)
     writer = CohortWriter(
-        out, training.schema, outcome_name=training.outcome_name, channel="HBP", durable=False
+        out,
+        training.schema,
+        outcome_name=training.outcome_name,
+        channel=training.channel,
+        durable=False,
     )
     if config.mode != "pretrain":
         add_real_cases(writer, training)

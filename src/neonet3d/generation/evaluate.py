@@ -93,8 +93,9 @@ def evaluate_generator(
         training: The cases that trained it.
 
     Raises:
-        InputError: Under four real or three synthetic cases, a generator without its training cases
-            (or these without it), or what the single measures refuse.
+        InputError: Under four real or three synthetic cases, cohorts or a segmenter of other
+            classes, a generator without its training cases (or these without it), or what the
+            single measures refuse.
     """
     if (generator is None) != (training is None):
         raise InputError("The copying audit needs a generator and its training cases. Give both.")
@@ -103,6 +104,13 @@ def evaluate_generator(
             f"There are {len(real)} real and {len(synthetic)} synthetic cases, but a comparison "
             "needs at least 4 real and 3 synthetic ones. Add cases."
         )
+    if synthetic.schema.names != real.schema.names:
+        raise InputError(
+            f"The real cases have the classes {list(real.schema.names)}, the synthetic ones "
+            f"{list(synthetic.schema.names)}. Compare cohorts of the same classes."
+        )
+    if segmenter is not None:
+        segmenter.card.refuse_other_classes(real.schema)
     copying = None
     if generator is not None and training is not None:
         copying = audit_copying(generator, training, real, synthetic, seed=seed)

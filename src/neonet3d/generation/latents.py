@@ -118,18 +118,8 @@ def anatomy_residuals(anatomy: AnatomyPrior, latents: Tensor, label_maps: Tensor
     return explain_latents(anatomy, latents, label_maps)[0]
 
 
-def posterior_means(model: Autoencoder, images: Tensor) -> Tensor:
-    """Posterior means (not standardised), on the device."""
-    here = fabric()
-    with torch.no_grad(), here.autocast():
-        parts = [
-            model.encoder.posterior(here.to_device(p)[:, None])[0]
-            for p in images.split(ENCODE_BATCH)
-        ]
-    return torch.cat(parts)
-
-
 def standardised_latents(model: Autoencoder, images: Tensor) -> Tensor:
+    """In tiles, on the CPU; the posterior means themselves before their statistics are fitted."""
     here = fabric()
     with torch.no_grad(), here.autocast():
         parts = [

@@ -52,12 +52,18 @@ class TumourEdit:
         """The edited map.
 
         Raises:
-            InputError: classes without a tumour, none to move, or a volume that is not positive.
+            InputError: classes without a tumour or a liver, none to move, or a volume that is not
+                positive.
             RunError: no room for it.
         """
         if self.volume_mm3 is not None and self.volume_mm3 <= 0:
             raise InputError(
                 f"A tumour of {self.volume_mm3:g} mm3 was asked for. Ask for a positive volume."
+            )
+        if "liver" not in schema:
+            raise InputError(
+                f"The classes are {list(schema.names)}. Without a liver nobody says where a tumour "
+                "may lie, so leave it as it is."
             )
         has_one = bool((label_map == schema.value("tumour")).any())
         if self.move:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import load_label_maps
-from neonet3d.config import MaskAutoencoderConfig, MasksConfig
+from neonet3d.config import MaskAutoencoderConfig, MaskNetworksConfig, MasksConfig
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric
 from neonet3d.errors import InputError, RunError
@@ -72,7 +72,7 @@ class MaskFlow(nn.Module):
 
     def __init__(self, card: ArtefactCard) -> None:
         super().__init__()
-        config = card.settings(MasksConfig)
+        config = card.settings(MaskNetworksConfig)
         channels, shape = config.autoencoder.latent_channels, latent_shape(card)
         self.unet = FlowUNet(channels, shape, config.flow, N_NUMBERS, 0)
         self.register_buffer("place_mean", torch.zeros(channels, *shape))
@@ -84,7 +84,8 @@ class MaskGenerator(nn.Module):
 
     Example:
         >>> masks = MaskGenerator.load("model/masks")              # doctest: +SKIP
-        >>> drawn = masks.sample(8, seed=0, outcome=1)             # doctest: +SKIP
+        >>> settings = load_config("cpu").masks                    # doctest: +SKIP
+        >>> drawn = masks.sample(8, settings, seed=0, training=cohort)  # doctest: +SKIP
     """
 
     def __init__(self, autoencoder: MaskAutoencoder, flow: MaskFlow, card: ArtefactCard) -> None:
@@ -92,7 +93,6 @@ class MaskGenerator(nn.Module):
         self.autoencoder = autoencoder
         self.flow = flow
         self.statistics = flow.statistics
-        self.config = card.settings(MasksConfig)
         self.card = card
 
     @classmethod
@@ -117,9 +117,9 @@ class MaskGenerator(nn.Module):
     def sample(
         self,
         n: int,
+        config: MasksConfig,
         *,
         seed: int,
-        start: float = 1.0,
         training: Cohort | None = None,
         outcome: int | None = None,
         tumour_volume_mm3: float | None = None,
@@ -127,32 +127,33 @@ class MaskGenerator(nn.Module):
         """Draw ``n`` label maps.
 
         Args:
-            start: t of the flow, from which a deformed mask of training is drawn again; 1 is noise
-                alone.
-            training: the cases of training, for a start below 1.
+            config: where the flow starts, its steps, and what tumours are too far off.
+            training: the cases of training, for a start below 1: each map starts from the mask of
+                the case that its conditions are of.
             outcome: of all of them; by default drawn from the training fold with the volume.
             tumour_volume_mm3: of all of them; by default drawn from the training fold.
 
         Raises:
             InputError: an outcome or a volume that the training fold does not have, or no masks to
                 start from.
-            RunError: a map whose tumour is not as asked in ``masks.attempts`` draws.
+            RunError: a map whose tumour is not as asked in ``config.attempts`` draws.
         """
         if self.card.outcome is None and outcome is not None:
             raise InputError("The mask generator was trained without outcomes.")
-        starts = None if start == 1 else self._starts(training)
+        starts = None if config.start == 1 else self._starts(training)
         generator = torch.Generator().manual_seed(seed)
         wanted = self.statistics.draw(n, generator, outcome=outcome, volume_mm3=tumour_volume_mm3)
         maps = torch.zeros(n, *self.card.grid.shape, dtype=torch.uint8)
         pending, drawn = torch.arange(n), 0
-        for _ in range(self.config.attempts):
+        for _ in range(config.attempts):
             if len(pending) == 0:
                 break
             refused = []
-            fresh = self._draw(_rows(wanted, pending), generator, start, starts)
+            fresh = self._draw(wanted.rows(pending), config, generator, starts)
             for row, new in zip(pending.tolist(), fresh.numpy(), strict=True):
                 scale = wanted.log_scale[row].exp().numpy()
-                fitted = self._fitted(new, float(wanted.volumes_mm3[row]), scale)
+                asked_mm3 = float(wanted.volumes_mm3[row])
+                fitted = self._fitted(new, asked_mm3, scale, config.volume_factor)
                 if fitted is None:
                     refused.append(row)
                 else:
@@ -163,7 +164,7 @@ class MaskGenerator(nn.Module):
             asked = ", ".join(f"{v:.0f}" for v in wanted.volumes_mm3[pending][:3].tolist())
             raise RunError(
                 f"{len(pending)} of {n} label maps had no tumour near the volume asked for "
-                f"({asked} mm3) in {self.config.attempts} draws. Train the mask generator longer."
+                f"({asked} mm3) in {config.attempts} draws. Train the mask generator longer."
             )
         return DrawnMasks(
             maps, wanted.outcomes, wanted.log_scale, self._volumes(maps, wanted), drawn - n
@@ -177,24 +178,26 @@ class MaskGenerator(nn.Module):
         return mask_novelty(drawn.label_maps.numpy(), maps.numpy(), patients, n_classes)
 
     def _starts(self, training: Cohort | None) -> UInt8[Tensor, "m x y z"]:
-        """Masks of training on the grid."""
+        """Masks of training on the grid, in the order of the card's cases."""
         if training is None:
             raise InputError(
                 "New masks start from those of training, which the model does not hold. Give the "
                 "cohort of training (--training), or start from noise alone (--set masks.start=1)."
             )
-        return load_label_maps(self.card.training_cases_of(training), self.card.grid)[0]
+        found = {case.digest(): case for case in self.card.training_cases_of(training)}
+        in_order = training.subset(found[digest] for digest in self.card.training_cases)
+        return load_label_maps(in_order, self.card.grid)[0]
 
     @torch.inference_mode()
     def _draw(
         self,
         wanted: MaskConditions,
+        config: MasksConfig,
         generator: torch.Generator,
-        start: float,
         starts: UInt8[Tensor, "m x y z"] | None,
     ) -> UInt8[Tensor, "n x y z"]:
         here, maps = fabric(), []
-        steps = math.ceil(start * self.config.steps)
+        start, steps = config.start, math.ceil(config.start * config.steps)
         numbers = self.statistics.numbers(wanted)
         shape = (self.autoencoder.latent_mean.numel(), *latent_shape(self.card))
         for part in torch.arange(len(numbers)).split(SAMPLE_BATCH):
@@ -204,7 +207,8 @@ class MaskGenerator(nn.Module):
             noise = here.to_device(torch.randn(len(part), *shape, generator=generator))
             with here.autocast():
                 if starts is not None:
-                    deformed = here.to_device(self._deformed(starts, len(part), generator))
+                    deformed = self._deformed(starts[wanted.sources[part]], generator)
+                    deformed = here.to_device(deformed)
                     latent = self.autoencoder.encode(deformed).float() - self.flow.place_mean
                     noise = (1 - start) * latent + start * noise
                 gaussian = self.flow.unet.gaussian
@@ -216,29 +220,32 @@ class MaskGenerator(nn.Module):
         return torch.from_numpy(np.stack(cleaned))
 
     def _deformed(
-        self, starts: UInt8[Tensor, "m x y z"], n: int, generator: torch.Generator
+        self, maps: UInt8[Tensor, "n x y z"], generator: torch.Generator
     ) -> UInt8[Tensor, "n x y z"]:
-        """Masks of n training cases, each drawn with replacement and deformed."""
         schema, spacing_mm = self.card.schema_, self.card.grid.spacing_mm
         rng = np.random.default_rng(int(torch.randint(2**31, (), generator=generator)))
-        chosen = starts[torch.randint(len(starts), (n,), generator=generator)].numpy()
         return torch.from_numpy(
-            np.stack([deform_mask(one, schema, spacing_mm, rng) for one in chosen])
+            np.stack([deform_mask(one, schema, spacing_mm, rng) for one in maps.numpy()])
         )
 
     def _excess(self, told: Condition) -> Velocity:
         return lambda x, t: self.flow.unet.excess(x, t, told)
 
     def _fitted(
-        self, label_map: LabelMap, asked_mm3: float, scale: Float[np.ndarray, 3]
+        self, label_map: LabelMap, asked_mm3: float, scale: Float[np.ndarray, 3], factor: float
     ) -> LabelMap | None:
-        """The map with its tumour at the volume asked for; None where it is too far from it."""
+        """The map with its tumour at the volume asked for; None where it is too far from it.
+
+        Without a liver nobody says where a tumour may grow, and its volume stays as drawn.
+        """
         schema, (x, y, z) = self.card.schema_, self.card.grid.spacing_mm * scale
         voxels = int((label_map == schema.value("tumour")).sum()) if "tumour" in schema else 0
         if asked_mm3 == 0 or voxels == 0:
             return label_map if voxels == asked_mm3 == 0 else None
-        if abs(np.log(voxels * x * y * z / asked_mm3)) > np.log(self.config.volume_factor):
+        if abs(np.log(voxels * x * y * z / asked_mm3)) > np.log(factor):
             return None
+        if "liver" not in schema:
+            return label_map
         try:
             return resize_tumour(label_map, schema, (float(x), float(y), float(z)), asked_mm3)
         except RunError:
@@ -256,7 +263,3 @@ def load_mask_autoencoder(folder: Path) -> tuple[MaskAutoencoder, ArtefactCard]:
     load_weights(folder, model, card)
     fabric().to_device(model)
     return model.eval().requires_grad_(False), card
-
-
-def _rows(wanted: MaskConditions, rows: Tensor) -> MaskConditions:
-    return MaskConditions(wanted.outcomes[rows], wanted.volumes_mm3[rows], wanted.log_scale[rows])

@@ -29,11 +29,20 @@ class MaskConditions:
         outcomes: (n,) 0, 1, or -1 where it is not said.
         volumes_mm3: (n,) of the tumour; 0 for none.
         log_scale: (n, 3) as ``Patches.log_scale``.
+        sources: (n,) the training cases they are those of, by their place among
+            ``card.training_cases``.
     """
 
     outcomes: Int[Tensor, " n"]
     volumes_mm3: Float[Tensor, " n"]
     log_scale: Float[Tensor, "n 3"]
+    sources: Int[Tensor, " n"]
+
+    def rows(self, rows: Tensor) -> MaskConditions:
+        """Of some of the maps."""
+        return MaskConditions(
+            self.outcomes[rows], self.volumes_mm3[rows], self.log_scale[rows], self.sources[rows]
+        )
 
 
 class MaskStatistics(nn.Module):
@@ -124,7 +133,7 @@ class MaskStatistics(nn.Module):
             volumes = torch.full_like(volumes, volume_mm3)
         else:
             volumes = self._smoothed(volumes, torch.randn(n, generator=generator).to(volumes))
-        return MaskConditions(self.outcomes[chosen], volumes, self.log_scale[chosen])
+        return MaskConditions(self.outcomes[chosen], volumes, self.log_scale[chosen], chosen)
 
     def _near(self, rows: Tensor, volume_mm3: float) -> Tensor:
         known = self.volumes_mm3[self.volumes_mm3 > 0]

@@ -53,12 +53,14 @@ def train_mask_generator(fold: Fold, config: Config, folder: Path) -> MaskGenera
 
 
 class _FoldMasks:
-    """The training masks of a fold on its grid, in memory."""
+    """The training masks of a fold on its grid, in memory, in the order of the card's cases."""
 
     def __init__(self, fold: Fold) -> None:
-        self.fold = fold
         for case in fold.training:
             case.require_mask()
+        in_order = sorted(fold.training, key=lambda case: case.digest())
+        fold = replace(fold, training=fold.training.subset(in_order))
+        self.fold = fold
         masks = (case.read_mask() for case in fold.training)
         grid = choose_grid([mask for mask in masks if mask is not None])
         shortest = max(SHORTEST_X * GRID_MULTIPLE, grid.shape[0])
@@ -123,7 +125,7 @@ def _train_flow(data: _FoldMasks, config: Config, folder: Path) -> None:
     card = new_card(
         "MaskFlow",
         fold=data.fold,
-        config=config.masks,
+        config=config.masks.networks,
         seed=config.seed,
         normaliser=None,
         grid=data.grid,
@@ -137,7 +139,10 @@ def _train_flow(data: _FoldMasks, config: Config, folder: Path) -> None:
     views = n_views(len(data.outcomes))
     shifts = draw_shifts(views, LARGEST_SHIFT, seed=config.seed)
     latents = torch.cat([_encoded(autoencoder, shift.apply(data.maps)) for shift in shifts])
-    told = MaskConditions(data.outcomes, model.statistics.volumes_mm3, data.log_scale)
+    volumes_mm3 = model.statistics.volumes_mm3
+    told = MaskConditions(
+        data.outcomes, volumes_mm3, data.log_scale, torch.arange(len(volumes_mm3))
+    )
     numbers = model.statistics.numbers(told).repeat(views, 1)
     outcomes = data.outcomes.repeat(views)
     model.place_mean.copy_(latents.mean(0))

@@ -14,8 +14,8 @@ from neonet3d.cohort.folder import new_folder
 from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.patches import load_label_maps
 from neonet3d.cohort.volume import Volume
-from neonet3d.config import SamplerConfig
-from neonet3d.errors import InputError
+from neonet3d.config import MasksConfig, SamplerConfig
+from neonet3d.errors import InputError, RunError
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.lesion_edit import TumourEdit
 from neonet3d.generation.mask_generator import DrawnMasks, MaskGenerator
@@ -80,23 +80,33 @@ def sample_cohort(
         edit: done to the tumour of every mask, each by itself.
 
     Raises:
-        InputError: no masks, other classes, a label the generator does not know.
+        InputError: no masks, other classes, a label the generator does not know, patients with
+            another outcome than the generator's where no label is given; an edit that a mask does
+            not take.
+        RunError: an edit that there is no room for.
     """
     if len(masks) == 0:
         raise InputError("There is no mask to draw an image for. Give a cohort with masks.")
+    known = generator.card.outcome
+    if known and label is None and masks.outcome_name not in (None, known):
+        raise InputError(
+            f"The generator draws {known}, and {masks.root} says {masks.outcome_name}. Say which "
+            "outcome to draw: --label 0 or 1."
+        )
     n = len(masks) if n is None else n
     cases = [masks.cases[i % len(masks)] for i in range(n)]
     rounds = [i // len(masks) for i in range(n)]
-    known = generator.card.outcome is not None
     outcomes = [label if label is not None else (c.outcome if known else None) for c in cases]
     rows = [i % len(masks) for i in range(n)]
     label_maps, scales = (of_mask[rows] for of_mask in masks_on_grid(generator, masks))
     if edit is not None:
         grid, schema, rng = generator.card.grid, masks.schema, np.random.default_rng(seed)
-        edited = [
-            edit.apply(one.numpy(), schema, as_spacing(grid, scale), rng)
-            for one, scale in zip(label_maps, scales, strict=True)
-        ]
+        edited = []
+        for case, one, scale in zip(cases, label_maps.numpy(), scales, strict=True):
+            try:
+                edited.append(edit.apply(one, schema, as_spacing(grid, scale), rng))
+            except (InputError, RunError) as error:
+                raise type(error)(f"{case.name}: {error}") from error
         label_maps = torch.from_numpy(np.stack(edited))
     names = [
         case.name if rounds[i] == 0 else f"{case.name}-{rounds[i] + 1}"
@@ -113,10 +123,10 @@ def sample_new_masks(
     masks: MaskGenerator,
     out: Path,
     sampler: SamplerConfig,
+    config: MasksConfig,
     *,
     seed: int,
     n: int,
-    start: float = 1.0,
     training: Cohort | None = None,
     label: int | None = None,
     tumour_volume_mm3: float | None = None,
@@ -124,13 +134,13 @@ def sample_new_masks(
     """Draw ``n`` label maps, then an image for each, and write the pairs.
 
     Args:
-        start, training: where the new masks start from (``MaskGenerator.sample``).
+        config, training: how masks are drawn, and where from (``MaskGenerator.sample``).
         label: outcome of every case; by default drawn from the training fold.
         tumour_volume_mm3: of every case; by default drawn from the training fold.
 
     Raises:
         InputError: masks of another training, or an outcome or volume that it does not have.
-        RunError: a map whose tumour is not as asked in ``masks.attempts`` draws.
+        RunError: a map whose tumour is not as asked in ``config.attempts`` draws.
     """
     if masks.card.training_cases != generator.card.training_cases:
         raise InputError(
@@ -139,8 +149,8 @@ def sample_new_masks(
         )
     drawn = masks.sample(
         n,
+        config,
         seed=seed,
-        start=start,
         training=training,
         outcome=label,
         tumour_volume_mm3=tumour_volume_mm3,

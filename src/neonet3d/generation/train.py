@@ -44,9 +44,9 @@ from neonet3d.generation.latents import (
     anatomy_residuals,
     child_card,
     n_views,
-    posterior_means,
     reconstructions,
     rows_of_views,
+    standardised_latents,
 )
 from neonet3d.generation.objectives import ControlObjective, FlowObjective
 from neonet3d.generation.train_detail import train_detail
@@ -143,7 +143,8 @@ def train_autoencoder(fold: Fold, config: Config, folder: Path) -> None:
         seed=config.seed,
         description=f"{fold.name}: autoencoder",
     )
-    model.fit_latent_statistics(posterior_means(model, patches.images))
+    means = standardised_latents(model, patches.images)
+    model.fit_latent_statistics(fabric().to_device(means))
     images, returned = fabric().to_device(patches.images), reconstructions(model, patches.images)
     facts = {
         "latent_mean": model.encoder.latent_mean.tolist(),

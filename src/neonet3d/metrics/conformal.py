@@ -1,4 +1,4 @@
-"""Split-conformal prediction sets of a binary outcome: "positive", "negative", both or neither.
+"""Conformal prediction sets of a binary outcome: "positive", "negative", both or neither.
 
 Both means that the model cannot say at this coverage, neither that the case is unlike the
 calibration cases of either class.
@@ -7,7 +7,7 @@ calibration cases of either class.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from neonet3d.errors import InputError
 from neonet3d.metrics.interval import Interval, wilson
@@ -98,11 +98,7 @@ def fit_conformal(labels: Labels, scores: Scores, coverage: float = 0.9) -> Conf
         InputError: Lengths differ, a score is not finite, only one class is there, or the coverage
             is not a fraction.
     """
-    if not 0 < coverage < 1:
-        raise InputError(
-            f"The coverage is {coverage:g}, but it is a fraction between 0 and 1: give 0.9 for "
-            "90 %."
-        )
+    _require_fraction(coverage)
     positive, negative = split_by_class(labels, scores)
     return ConformalSets(
         positive_from=-_finite_sample_quantile(-positive, coverage),
@@ -111,6 +107,47 @@ def fit_conformal(labels: Labels, scores: Scores, coverage: float = 0.9) -> Conf
         n_positive=positive.size,
         n_negative=negative.size,
     )
+
+
+def cross_conformal(
+    labels: Labels,
+    scores: Scores,
+    members: Int[np.ndarray, " n"],
+    new: Float[np.ndarray, "k m"],
+    coverage: float = 0.9,
+) -> Bool[np.ndarray, "m 2"]:
+    """Sets from an ensemble whose members each left out a part of the calibration cases.
+
+    Every member compares a new case with the cases that it left itself, so that like is compared
+    with like: scores of single members scatter more than their mean. With one member these are the
+    sets of ``fit_conformal``. The coverage of a class is about ``coverage``, and more where members
+    differ much; proven is no more than 1 - 2 (1 - coverage), less about k / n.
+
+    Sources: Vovk, Ann. Math. Artif. Intell. 74 (2015) 9; Vovk et al., COPA 2018, for the proof.
+
+    Args:
+        labels: 1 or True for positive, 0 for negative, of the calibration cases.
+        scores: Of the member that left the case out; higher means more likely positive.
+        members: Which member that was, 0 to k - 1.
+        new: Scores of every member for the new cases.
+        coverage: Of each class, a fraction.
+
+    Returns:
+        Whether "negative" (column 0) and "positive" (column 1) are in the set of each case.
+
+    Raises:
+        InputError: Lengths differ, a score is not finite, only one class is there, or the coverage
+            is not a fraction.
+    """
+    _require_fraction(coverage)
+    split_by_class(labels, scores)
+    held = np.zeros((new.shape[1], 2), dtype=bool)
+    for label, sign in ((0, -1.0), (1, 1.0)):
+        of_class = np.asarray(labels) == label
+        typical = sign * scores[of_class, None] <= sign * new[members[of_class]]
+        left = np.round((of_class.sum() + 1) * (1 - coverage), 9)
+        held[:, label] = typical.sum(axis=0) + 1 > left
+    return held
 
 
 def evaluate_conformal(
@@ -150,6 +187,14 @@ def evaluate_conformal(
         right_of_one_class=share(covered, size == 1),
         mean_size=float(size.mean()),
     )
+
+
+def _require_fraction(coverage: float) -> None:
+    if not 0 < coverage < 1:
+        raise InputError(
+            f"The coverage is {coverage:g}, but it is a fraction between 0 and 1: give 0.9 for "
+            "90 %."
+        )
 
 
 def _finite_sample_quantile(values: Float[np.ndarray, " n"], coverage: float) -> float:

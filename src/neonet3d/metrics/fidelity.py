@@ -35,7 +35,8 @@ class FidelityScore:
         kid_low: Lower end of its 95 % case-bootstrap interval.
         kid_high: Upper end.
         kid_floor: 97.5 % quantile of KID between random halves of the real cases (their mean is 0
-            by construction): below it, synthetic cannot be told from real.
+            by construction), brought to the numbers of cases that ``kid`` is of: below it,
+            synthetic cannot be told from real.
         fid: Mean FID over the matched splits.
         fid_low: Lower end of the middle 95 % of the splits; see ``floor.Spread``.
         fid_high: Upper end.
@@ -103,7 +104,9 @@ def fidelity_score(
         kid=interval.value,
         kid_low=interval.low,
         kid_high=interval.high,
-        kid_floor=real_floor(real, "kid", seed, groups=real_groups, n_splits=100).high,
+        kid_floor=real_floor(real, "kid", seed, groups=real_groups, n_splits=100).high
+        * (1 + n_real / n_synthetic)
+        / 4,  # between sets of n and m cases KID scatters as 1 / n + 1 / m; halves say 4 / n
         fid=matched.distance.mean,
         fid_low=matched.distance.low,
         fid_high=matched.distance.high,

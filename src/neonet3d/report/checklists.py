@@ -86,7 +86,7 @@ def _facts(run: Path) -> dict[str, Any]:
         "config": config,
         "first": first,
         "manifest_seed": config["seed"],
-        "command": _without_folders(manifest["command"]),
+        "command": wording.without_folders(manifest["command"]),
         "flow": _flow(run, results),
         "missing": _missing(results, config),
         "stopping": (
@@ -117,11 +117,6 @@ def _facts(run: Path) -> dict[str, Any]:
         "calibration": _calibration(first),
         "operating": _operating(first),
     }
-
-
-def _without_folders(command: str) -> str:
-    """A command whose paths have lost their folders, which say where and sometimes whose."""
-    return " ".join(word.rstrip("/").rpartition("/")[2] or word for word in command.split())
 
 
 def _flow(run: Path, results: StudyResults) -> str:

@@ -143,6 +143,7 @@ def environment() -> Environment:
         "interval": wording.interval_text,
         "p_value": wording.p_value,
         "duration": wording.duration,
+        "without_folders": wording.without_folders,
         "spoken": wording.spoken,
         "mean_and_deviation": wording.mean_and_deviation,
     }

@@ -86,7 +86,7 @@ def look_at(
     """
     card = classifier.card
     if generator is not None:
-        _require_sibling(generator.card, card, cases)
+        require_sibling(generator.card, card, cases)
     patches = load_patches(cases, *card.reading)
     labels, invert = patches.required_label_maps().numpy(), card.reading.normaliser.invert
     maps = {OCCLUSION: occlusion(classifier, patches).numpy()}
@@ -105,7 +105,12 @@ def look_at(
     return looked_at
 
 
-def _require_sibling(generator: ArtefactCard, card: ArtefactCard, cases: Cohort) -> None:
+def require_sibling(generator: ArtefactCard, card: ArtefactCard, cases: Cohort) -> None:
+    """Refuse a generator that is not of the classifier's fold, for what it draws of these cases.
+
+    Raises:
+        InputError: other classes, outcome or grid, or it was trained on one of the cases.
+    """
     generator.refuse_other_classes(cases.schema)
     generator.refuse_training_cases(cases)
     if (generator.grid, generator.outcome) != (card.grid, card.outcome):

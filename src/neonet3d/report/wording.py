@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from neonet3d.metrics.interval import Interval
 
@@ -69,3 +70,14 @@ def mean_and_deviation(values: tuple[float, ...]) -> str:
         return number(mean)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in known) / (len(known) - 1))
     return f"{number(mean)} ±\N{NO-BREAK SPACE}{number(deviation)}"
+
+
+def without_folders(command: str) -> str:
+    """A command whose paths have lost their folders, which say where and sometimes whose."""
+    return shlex.join(_without_folder(word) for word in shlex.split(command))
+
+
+def _without_folder(word: str) -> str:
+    """Of ``--option=/a/path`` the option stays, of ``a=/a/path`` the name."""
+    name, equals, value = word.rpartition("=")
+    return name + equals + (value.rstrip("/").rpartition("/")[2] or value)

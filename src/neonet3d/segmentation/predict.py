@@ -181,8 +181,11 @@ class Ensemble:
     @property
     def card(self) -> ArtefactCard:
         """Of the first member; the training cases are those of any."""
-        seen = {case for member in self.members for case in member.card.training_cases}
-        return self.members[0].card.model_copy(update={"training_cases": tuple(sorted(seen))})
+        seen = {
+            name: tuple(sorted({x for m in self.members for x in getattr(m.card, name)}))
+            for name in ("training_cases", "training_scans")
+        }
+        return self.members[0].card.model_copy(update=seen)
 
     def segment(self, image: Volume, keep: Sequence[str] | None = None) -> Segmentation:
         """As ``Segmenter.segment``."""
@@ -203,8 +206,17 @@ def predict_cases(
 
     Returns:
         Path of the mask of each case.
+
+    Raises:
+        InputError: a mask of such a name stands there, which may have been drawn by hand.
     """
     cases = list(cases)
+    standing = [case.name for case in cases if (folder / f"{case.name}.nii.gz").exists()]
+    if standing:
+        raise InputError(
+            f"{folder} holds {standing[0]}.nii.gz already ({len(standing)} of {len(cases)} cases). "
+            "Masks are never overwritten: choose another folder."
+        )
     written, searches = {}, {}
     _write_json(folder / "labels.json", segmenter.card.schema_.as_mapping())
     with progress("segmenting", len(cases)) as advance:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from neonet3d.engine.run import is_run
+from neonet3d.errors import InputError
 from neonet3d.metrics.fidelity import FidelityScore
 from neonet3d.metrics.interval import Interval
 from neonet3d.study.results import Record
@@ -107,4 +112,26 @@ class AugmentationResults(Record):
 
     @classmethod
     def read(cls, run: Path) -> AugmentationResults:
-        return cls.model_validate_json((run / "results.json").read_bytes())
+        """Of a finished run.
+
+        Raises:
+            InputError: there are none, or they are of another version.
+        """
+        path = run / "results.json"
+        if not path.is_file():
+            raise InputError(f"{run} has no results.json: the study has not come to its end.")
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise InputError(
+                f"{path} is not of this version of neonet3d ({error.error_count()} entries do not "
+                "fit). Start the study once more: what is trained is kept."
+            ) from error
+
+
+def is_augmentation_study(run: Path) -> bool:
+    """Whether the run's command was one; its manifest says so."""
+    if not is_run(run):
+        return False
+    command = json.loads((run / "manifest.json").read_text())["command"]
+    return str(command).startswith("neonet3d study augmentation")

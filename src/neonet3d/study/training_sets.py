@@ -93,7 +93,11 @@ def _augmented(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
 
     def build(out: Path) -> None:
         writer = CohortWriter(
-            out, training.schema, outcome_name=training.outcome_name, channel="HBP", durable=False
+            out,
+            training.schema,
+            outcome_name=training.outcome_name,
+            channel=training.channel,
+            durable=False,
         )
         add_real_cases(writer, training)
         generator = torch.Generator().manual_seed(config.seed)

@@ -75,12 +75,10 @@ def radiomics_table(
     Raises:
         InputError: cases without masks, or a schema without a tumour.
     """
-    spacings = np.array(patches.spacing_mm) * patches.log_scale.double().exp().numpy()
-    rows = []
-    for image, label_map, (x, y, z) in zip(
-        patches.images.numpy(), patches.required_label_maps().numpy(), spacings, strict=True
+    maps, rows = patches.required_label_maps().numpy(), []
+    for image, label_map, spacing_mm in zip(
+        patches.images.numpy(), maps, patches.spacings_mm, strict=True
     ):
-        spacing_mm = (float(x), float(y), float(z))
         row = radiomics_of(image, label_map, schema, spacing_mm=spacing_mm, settings=settings)
         rows.append(list(row.values()))
     return np.array(rows)

@@ -152,8 +152,13 @@ def recognise(source: Path) -> str:
         raise InputError(f"There is no {source}. Check the path.")
     if source.is_file() and source.suffix == ".npz":
         return MEDMNIST
-    if (source / "participants.tsv").is_file():
+    if (source / "participants.tsv").is_file() and (source / "imagesTr").is_dir():
         raise InputError(f"{source} is a cohort already. Use it as it is.")
+    if (source / "dataset_description.json").is_file():
+        raise InputError(
+            f"{source} looks like BIDS, which is not imported. Put the NIfTI files of the phase "
+            "that you want into a folder, and give the labels with --labels participants.tsv."
+        )
     if (source / "dataset.json").is_file():
         return NNUNET if is_nnunet(read_dataset_json(source)) else MSD
     if any(is_dicom(path) for path in list_files(source)):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 from openpyxl import load_workbook
 from openpyxl.utils.exceptions import InvalidFileException
@@ -15,6 +16,15 @@ from openpyxl.utils.exceptions import InvalidFileException
 from neonet3d.errors import InputError
 
 PLAIN_FORMATS = ("General", "0", "@")
+UNREADABLE = (
+    zipfile.BadZipFile,
+    InvalidFileException,
+    ParseError,
+    KeyError,
+    TypeError,  # of openpyxl, on styles that it does not know
+    ValueError,
+    OSError,
+)
 
 
 def read_sheet(path: Path, sheet: str | None, *, text_columns: Sequence[str]) -> list[list[str]]:
@@ -38,7 +48,7 @@ def read_sheet(path: Path, sheet: str | None, *, text_columns: Sequence[str]) ->
     try:
         values = load_workbook(path, data_only=True)
         formulas = load_workbook(path)
-    except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} is not a whole XLSX file ({error}). Save the table again, or as CSV (UTF-8)."
         ) from error

@@ -94,7 +94,12 @@ def _read_lines(path: Path) -> tuple[list[list[str]], str]:
         raise InputError(f"{path} is not UTF-8 ({error}). Save it as CSV (UTF-8).") from error
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    lines = [line for line in csv.reader(StringIO(text), delimiter=separator) if any(line)]
+    try:
+        lines = [line for line in csv.reader(StringIO(text), delimiter=separator) if any(line)]
+    except csv.Error as error:
+        raise InputError(
+            f"{path} is not a table ({error}). Look for a quotation mark that is not closed."
+        ) from error
     return lines, separator
 
 
