@@ -428,6 +428,22 @@ def test_columns_that_identify_are_named(root: Path) -> None:
     assert "Erika" not in str(finding)
 
 
+def test_official_splits_that_no_command_works_with_are_named(root: Path) -> None:
+    """Nobody may stand on both sides, and 'Test' is no side."""
+    path = root / "participants.tsv"
+    head, *rows = path.read_text().splitlines()
+    rows[1] = rows[1].replace("case_001\t", "case_000\t", 1)  # the patient; the case stays
+    splits = ["train", "test", "Test", *["train"] * (len(rows) - 3)]
+    lines = [f"{head}\tsplit", *(f"{a}\t{b}" for a, b in zip(rows, splits, strict=True))]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    said = [f.problem for f in check_folder(root) if f.severity == "error"]
+    assert said == [
+        "the split of case_002 is 'Test'",
+        "patient case_000 stands on both sides of the official split: "
+        "case_000 in 'train' and case_001 in 'test'",
+    ]
+
+
 def test_findings_come_in_the_cohorts_order_errors_first(root: Path) -> None:
     for index in (7, 1, 4):
         path = root / "imagesTr" / f"case_{index:03d}_0000.nii.gz"

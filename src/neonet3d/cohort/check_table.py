@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from neonet3d.cohort.case import Case
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.findings import Finding
+from neonet3d.cohort.folds import SPLITS
 from neonet3d.cohort.layout import BYTE_ORDER_MARK, participants_as_written, survey_participants
 
 IDENTIFYING_COLUMN = re.compile(
@@ -42,6 +43,15 @@ def _sides(cases: list[Case]) -> dict[str, str]:
 
 
 def _check_splits(cohort: Cohort) -> Iterator[Finding]:
+    strange = [case for case in cohort if case.split not in (None, *SPLITS)]
+    if strange:
+        yield Finding(
+            None,
+            "error",
+            f"the split of {strange[0].name} is {strange[0].split!r}"
+            + (f", and that of {len(strange) - 1} more is none either" if strange[1:] else ""),
+            f"Write one of {', '.join(SPLITS)} in participants.tsv, or nothing.",
+        )
     for participant, cases in _by_patient(cohort).items():
         sides = sorted(_sides(cases).items(), key=lambda side: side[1])
         if len(sides) > 1:
