@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from neonet3d.classification.distances import batch_distances
 from neonet3d.classification.features import (
     FrozenFeatures,
     encode_patches,
@@ -37,10 +38,24 @@ def encoder(tiny: Config) -> Encoder:
 
 
 def encode(
-    encoder: Encoder, patches: Patches, fold: Fold, orientations: list[Orientation]
+    encoder: Encoder,
+    patches: Patches,
+    fold: Fold,
+    orientations: list[Orientation],
+    *,
+    prior: AnatomyPrior | None = None,
+    distances: bool = False,
 ) -> FrozenFeatures:
+    """The maps, or with a prior the residual."""
     return encode_patches(
-        encoder, None, "maps", patches, fold.training.schema, orientations, shell_mm=8
+        encoder,
+        prior,
+        "maps" if prior is None else "residual",
+        patches,
+        fold.training.schema,
+        orientations,
+        shell_mm=8,
+        distances=distances,
     )
 
 
@@ -115,15 +130,28 @@ def test_a_batch_is_float32_in_the_order_of_the_network(
 ) -> None:
     features = encode(encoder, patches, fold, [IDENTITY, FLIP_X])
     batch = features.batch(1, torch.tensor([5, 2, 5]))
-    assert [part.dtype for part in batch] == [torch.float32] * 5
-    assert [len(part) for part in batch] == [3] * 5
-    assert batch[4].shape == (3, 0)  # no anatomy prior was given
+    assert [part.dtype for part in batch] == [torch.float32] * 7
+    assert [len(part) for part in batch] == [3] * 7
+    assert [part.shape[1] for part in batch[2:4]] == [0, 0]  # no distances
+    assert batch[-1].shape == (3, 0)  # no anatomy prior was given
     for part, source in zip(
-        batch[:4],
+        [*batch[:2], *batch[4:6]],
         (*features.levels, *features.regions),
         strict=True,
     ):
         torch.testing.assert_close(part, source[1, [5, 2, 5]].float())
+
+
+def test_distances_lie_and_turn_with_the_maps(
+    encoder: Encoder, patches: Patches, fold: Fold
+) -> None:
+    features = encode(encoder, patches, fold, [IDENTITY, FLIP_X], distances=True)
+    away = batch_distances(patches, fold.training.schema)
+    for found, factor in zip(features.distances, (2, 4), strict=True):
+        torch.testing.assert_close(found[0], shrink(away, factor))
+        torch.testing.assert_close(found[1], FLIP_X.apply(found[0]))
+    batch = features.batch(1, torch.tensor([5, 2]))
+    torch.testing.assert_close(batch[2], features.distances[0][1, [5, 2]])
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +168,7 @@ def test_residuals_are_the_latents_without_what_the_anatomy_says(
     encoder: Encoder, patches: Patches, fold: Fold, prior: AnatomyPrior
 ) -> None:
     turns = [IDENTITY, FLIP_X]
-    features = encode_patches(
-        encoder, prior, "residual", patches, fold.training.schema, turns, shell_mm=8
-    )
+    features = encode(encoder, patches, fold, turns, prior=prior)
     with torch.no_grad():
         latents = encoder(patches.images[:, None])
     expected = latents - prior.place_mean  # its other parts are not fitted
@@ -152,15 +178,14 @@ def test_residuals_are_the_latents_without_what_the_anatomy_says(
     assert torch.equal(features.levels[0][1], FLIP_X.apply(features.levels[0][0]))
     torch.testing.assert_close(features.regions[0][1], FLIP_X.apply(features.regions[0][0]))
     assert features.regions[0].shape[-3:] == features.levels[0].shape[-3:] == (6, 4, 2)
-    assert [len(part) for part in features.batch(1, torch.tensor([3, 1]))] == [2, 2, 2]
+    assert [len(part) for part in features.batch(1, torch.tensor([3, 1]))] == [2, 2, 2, 2]
 
 
 def test_amplitudes_are_those_of_the_patch_as_it_lies(
     encoder: Encoder, patches: Patches, fold: Fold, prior: AnatomyPrior
 ) -> None:
-    schema = fold.training.schema
     found = [
-        encode_patches(encoder, prior, "residual", patches, schema, turns, shell_mm=8).amplitudes
+        encode(encoder, patches, fold, turns, prior=prior).amplitudes
         for turns in ([IDENTITY], [IDENTITY, FLIP_X])
     ]
     assert found[0].shape == (8, 2)
@@ -191,8 +216,8 @@ def test_without_masks_one_region_serves_every_case(
     features = encode(encoder, bare, fold, [IDENTITY])
     assert features.regions[0].shape == (1, 1, 1, 12, 8, 4)
     batch = features.batch(0, torch.tensor([7, 0]))
-    assert [len(part) for part in batch] == [2] * 5
-    assert bool((batch[2] == 1).all())
+    assert [len(part) for part in batch] == [2] * 7
+    assert bool((batch[4] == 1).all())
 
 
 def test_encoding_is_repeatable_and_leaves_the_encoder_alone(

@@ -10,7 +10,7 @@ from neonet3d.classification.patten import PattenEnsemble, PattenNet, region_sta
 from neonet3d.classification.train import Apart
 from neonet3d.config import Config
 
-FINE, COARSE, REGIONS, FACTORS = 6, 5, 3, 2
+FINE, COARSE, DISTANCES, REGIONS, FACTORS = 6, 5, 2, 3, 2
 
 
 def uniform(*shape: int, seed: int = 0) -> Tensor:
@@ -26,6 +26,8 @@ def inputs(n: int = 2, size: tuple[int, int, int] = (8, 6, 4), seed: int = 0) ->
     return [
         normal(n, FINE, *size, seed=seed),
         normal(n, COARSE, *half, seed=seed + 1),
+        normal(n, DISTANCES, *size, seed=seed + 5),
+        normal(n, DISTANCES, *half, seed=seed + 6),
         uniform(n, REGIONS, *size, seed=seed + 2),
         uniform(n, REGIONS, *half, seed=seed + 3),
         normal(n, FACTORS, seed=seed + 4),
@@ -34,7 +36,7 @@ def inputs(n: int = 2, size: tuple[int, int, int] = (8, 6, 4), seed: int = 0) ->
 
 def network(tiny: Config) -> PattenNet:
     torch.manual_seed(0)
-    return PattenNet((FINE, COARSE), REGIONS, FACTORS, tiny.classifier).eval()
+    return PattenNet((FINE, COARSE), DISTANCES, REGIONS, FACTORS, tiny.classifier).eval()
 
 
 def test_region_statistics_are_weighted_mean_and_deviation() -> None:
@@ -101,7 +103,7 @@ def test_amplitudes_are_read_linearly_and_clamped(tiny: Config) -> None:
 @pytest.mark.parametrize("columns", [0, 2])
 def test_without_factors_amplitudes_say_nothing(tiny: Config, columns: int) -> None:
     torch.manual_seed(0)
-    model = PattenNet((FINE, COARSE), REGIONS, 0, tiny.classifier).eval()
+    model = PattenNet((FINE, COARSE), DISTANCES, REGIONS, 0, tiny.classifier).eval()
     batch = inputs()
     with torch.no_grad():
         expected = network(tiny)(*batch)  # whose weights of the amplitudes are 0
@@ -110,7 +112,7 @@ def test_without_factors_amplitudes_say_nothing(tiny: Config, columns: int) -> N
 
 
 def test_without_levels_the_amplitudes_alone_speak(tiny: Config) -> None:
-    model = PattenNet((), REGIONS, FACTORS, tiny.classifier)
+    model = PattenNet((), 0, REGIONS, FACTORS, tiny.classifier)
     model.appearance_weight.copy_(torch.tensor([1.0, -2.0]))
     batch = inputs(3)
     expected = batch[-1] @ torch.tensor([1.0, -2.0])
@@ -121,15 +123,15 @@ def test_without_levels_the_amplitudes_alone_speak(tiny: Config) -> None:
 def test_one_level_alone_and_finer_ones_come_down(tiny: Config) -> None:
     """With one level nothing comes down; with two, the finer moves what the coarser says."""
     torch.manual_seed(0)
-    single = PattenNet((COARSE,), REGIONS, FACTORS, tiny.classifier).eval()
-    _, coarse, _, where, amplitudes = inputs()
-    assert single(coarse, where, amplitudes).shape == (2,)
+    single = PattenNet((COARSE,), DISTANCES, REGIONS, FACTORS, tiny.classifier).eval()
+    _, coarse, _, away, _, where, amplitudes = inputs()
+    assert single(coarse, away, where, amplitudes).shape == (2,)
     model, batch = network(tiny), inputs()
     with torch.no_grad():
-        (levels, regions, _), (other, _, _) = (
+        (levels, _, _), (other, _, _) = (
             model.unpacked(tuple(b)) for b in (batch, [batch[0] + 1, *batch[1:]])
         )
-        before, after = (model.refine(of, regions)[1] for of in (levels, other))
+        before, after = (model.refine(of)[1] for of in (levels, other))
     assert not torch.equal(before, after)
 
 
@@ -142,20 +144,20 @@ def test_every_parameter_learns(tiny: Config) -> None:
     assert "appearance_weight" not in dict(model.named_parameters())
 
 
-def test_masks_as_channels_reach_the_deep_reading(tiny: Config) -> None:
-    settings = tiny.classifier.model_copy(update={"masks_as_channels": True})
-    torch.manual_seed(0)
-    model, batch = PattenNet((FINE, COARSE), REGIONS, FACTORS, settings).eval(), inputs()
-    assert bool(torch.isfinite(model(*batch)).all())
+@pytest.mark.parametrize("level", [0, 1])
+def test_distances_lie_beside_the_maps_of_their_level(tiny: Config, level: int) -> None:
+    model, batch = network(tiny), inputs()
     seen: list[Tensor] = []
-    model.enter[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.enter[level].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model(*batch)
-    torch.testing.assert_close(seen[0], torch.cat([batch[0], batch[2]], dim=1))
+    torch.testing.assert_close(seen[0], torch.cat([batch[level], batch[2 + level]], dim=1))
 
 
 def ensemble(tiny: Config, members: int = 3) -> PattenEnsemble:
     torch.manual_seed(0)
-    return PattenEnsemble(members, (FINE, COARSE), REGIONS, FACTORS, tiny.classifier).eval()
+    return PattenEnsemble(
+        members, (FINE, COARSE), DISTANCES, REGIONS, FACTORS, tiny.classifier
+    ).eval()
 
 
 def test_members_differ_and_learn_apart_from_cases_of_their_own(tiny: Config) -> None:

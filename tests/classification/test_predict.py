@@ -175,10 +175,10 @@ def test_a_classifier_without_masks_looks_at_none(
 def test_masks_without_liver_or_tumour_are_read_all_the_same(
     write_patches: Callable[..., Cohort], tiny: Config, tmp_path: Path
 ) -> None:
-    """Their anatomy is, though they give the pooling no regions."""
+    """They are regions as they are."""
     schema = LabelSchema(("background", "anterior", "portal_vein", "posterior"))
     classifier = fit(write_patches(4, seed=8, schema=schema), tiny, tmp_path)
-    assert classifier.card.parts["regions"] == ["whole"]
+    assert classifier.card.parts["regions"] == ["whole", "anterior", "posterior"]
     new = write_patches(2, seed=9, schema=schema)
     assert np.isfinite(classifier.predict(new)).all()
     with pytest.raises(InputError, match="needs a mask for every case"):

@@ -102,7 +102,9 @@ def test_an_absent_class_leaves_an_empty_region(absent: int, empty: tuple[str, .
     ("classes", "names"),
     [
         ((), ("whole",)),
-        (("spleen",), ("whole",)),
+        (("hepatic_vein",), ("whole",)),
+        (("spleen",), ("whole", "spleen")),
+        (("liver", "bile_duct"), ("whole", "liver", "bile_duct")),
         (("liver",), ("whole", "liver")),
         (("tumour",), ("whole", "tumour", "shell")),
         (("liver", "portal_vein"), ("whole", "liver")),

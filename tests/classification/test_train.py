@@ -313,6 +313,7 @@ def test_a_member_never_saw_what_it_left_out(
         fold.training.schema,
         turns,
         shell_mm=tiny.classifier.shell_mm,
+        distances=False,
     )
     every = features.levels[0].float()
     for member, rows in enumerate(residuals.chunk(int(parts.max()) + 1)):

@@ -107,7 +107,7 @@ def _gradients(
         assert isinstance(member, PattenNet)
         levels, regions, _ = member.unpacked(inputs)
         with torch.no_grad():
-            refined = member.refine(levels, regions)
+            refined = member.refine(levels)
         leaves = tuple(level.requires_grad_() for level in refined)
         slopes = torch.autograd.grad(member.deep(leaves, regions, len(rows)).sum(), leaves)
         for weight, level, slope in zip(member.gaze_weights(leaves), leaves, slopes, strict=True):

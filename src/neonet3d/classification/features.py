@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from neonet3d.classification.distances import batch_distances
 from neonet3d.classification.regions import batch_region_maps, shrink
 from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.patches import Orientation, Patches, orientations_of
@@ -36,12 +37,15 @@ class FrozenFeatures:
         levels: (e, n, c, x, y, z) each: the residual at a quarter of the resolution; or the
             encoder's maps at half of it (wavelet coefficients and first level) and at a quarter
             (second level and latent).
+        distances: (e, n or 1, k, x, y, z) each, on the same grids: signed distances to every class,
+            or none (k = 0).
         regions: (e, n or 1, r, x, y, z) each: soft regions on the same grids.
         amplitudes: (n, k) of the appearance factors; k is 0 without an anatomy prior.
         traits: (n, d) of ``traits_of``.
     """
 
     levels: Levels
+    distances: Levels
     regions: Levels
     amplitudes: Float[Tensor, "n k"]
     traits: Float[Tensor, "n d"]
@@ -55,11 +59,15 @@ class FrozenFeatures:
 
     def batch(self, encoding: int, index: Tensor) -> list[Tensor]:
         """float32 inputs of PattenNet for some cases in one orientation."""
-        shared = self.regions[0].shape[1] == 1
-        region_index = torch.zeros_like(index) if shared else index
+
+        def of_cases(maps: Tensor) -> Tensor:
+            shared = maps.shape[1] == 1  # by all cases
+            return maps[encoding, torch.zeros_like(index) if shared else index].float()
+
         return [
             *(level[encoding, index].float() for level in self.levels),
-            *(maps[encoding, region_index] for maps in self.regions),
+            *map(of_cases, self.distances),
+            *map(of_cases, self.regions),
             self.amplitudes[index],
         ]
 
@@ -81,11 +89,13 @@ def encode_patches(
     orientations: list[Orientation],
     *,
     shell_mm: float,
+    distances: bool,
 ) -> FrozenFeatures:
     """Run the frozen encoder over every case in every orientation, the identity first.
 
     Args:
         anatomy: that of the encoder's fold; ``residual`` needs one.
+        distances: to every class of the mask, too.
     """
     latents = _latents(encoder, patches)
     amplitudes = torch.zeros(len(patches), 0)
@@ -97,14 +107,17 @@ def encode_patches(
     else:
         assert anatomy is not None
         levels = (torch.stack([turn.apply(centred).bfloat16() for turn in orientations]),)
-    regions = batch_region_maps(patches, schema, shell_mm=shell_mm)
-    turned = [orientation.apply(regions) for orientation in orientations]
     factors = [DOWNSAMPLING // 2**i for i in reversed(range(len(levels)))]
+
+    def on_levels(maps: Float[Tensor, "n r x y z"]) -> Levels:
+        turned = [orientation.apply(maps) for orientation in orientations]
+        return tuple(torch.stack([shrink(of, factor) for of in turned]) for factor in factors)
+
+    none = torch.zeros(1, 0, *patches.shape)
+    away = batch_distances(patches, schema) if distances else none
+    regions = batch_region_maps(patches, schema, shell_mm=shell_mm)
     return FrozenFeatures(
-        levels,
-        tuple(torch.stack([shrink(maps, factor) for maps in turned]) for factor in factors),
-        amplitudes,
-        traits_of(patches.images, latents),
+        levels, on_levels(away), on_levels(regions), amplitudes, traits_of(patches.images, latents)
     )
 
 

@@ -36,17 +36,17 @@ class PattenNet(nn.Module):
     def __init__(
         self,
         channels: tuple[int, ...],
+        n_distances: int,
         n_regions: int,
         n_amplitudes: int,
         config: ClassifierConfig,
     ) -> None:
         """Of levels with these channels; without levels it has no deep reading."""
         super().__init__()
-        self.masks_as_channels = config.masks_as_channels
-        extra = n_regions if config.masks_as_channels else 0
         widths = [config.channels * 2**i for i in range(len(channels))]
         self.enter = nn.ModuleList(
-            nn.Conv3d(seen + extra, width, 1) for seen, width in zip(channels, widths, strict=True)
+            nn.Conv3d(seen + n_distances, width, 1)
+            for seen, width in zip(channels, widths, strict=True)
         )
         self.down = nn.ModuleList(
             nn.Conv3d(width, 2 * width, 2, stride=2) for width in widths[: len(widths) - 1]
@@ -73,17 +73,19 @@ class PattenNet(nn.Module):
         """Logit under balanced classes: both readings, added.
 
         Args:
-            inputs: of ``FrozenFeatures.batch``: levels, regions on their grids, amplitudes.
+            inputs: of ``FrozenFeatures.batch``: levels, distances and regions on their grids,
+                amplitudes.
         """
         levels, regions, amplitudes = self.unpacked(inputs)
-        return self.deep(self.refine(levels, regions), regions, len(amplitudes)) + self.appearance(
+        return self.deep(self.refine(levels), regions, len(amplitudes)) + self.appearance(
             amplitudes
         )
 
     def unpacked(self, inputs: tuple[Tensor, ...]) -> tuple[Levels, Levels, Tensor]:
-        """Levels, regions and amplitudes of the flat inputs."""
-        n = len(inputs) // 2
-        return inputs[:n], inputs[n : 2 * n], inputs[-1]
+        """Levels with the distances beside them, regions, and amplitudes of the flat inputs."""
+        n = len(inputs) // 3
+        levels = zip(inputs[:n], inputs[n : 2 * n], strict=True)
+        return tuple(torch.cat(both, dim=1) for both in levels), inputs[2 * n : 3 * n], inputs[-1]
 
     def appearance(self, amplitudes: Float[Tensor, "b k"]) -> Float[Tensor, " b"]:
         """0 where it reads none."""
@@ -92,15 +94,11 @@ class PattenNet(nn.Module):
         bounded = amplitudes.clamp(-AMPLITUDE_LIMIT, AMPLITUDE_LIMIT)
         return bounded @ self.appearance_weight + self.appearance_bias
 
-    def refine(self, levels: Levels, regions: Levels) -> Levels:
+    def refine(self, levels: Levels) -> Levels:
         """The maps of each level after its Dual Attention Block, float32."""
         refined: list[Tensor] = []
         for i, (enter, block) in enumerate(zip(self.enter, self.blocks, strict=True)):
-            seen = levels[i]
-            if self.masks_as_channels:
-                own = regions[i].expand(len(seen), *regions[i].shape[1:])
-                seen = torch.cat([seen, own], dim=1)
-            h = enter(seen)
+            h = enter(levels[i])
             if refined:
                 h = h + self.down[i - 1](refined[-1])
             refined.append(block(h).float())
@@ -137,13 +135,15 @@ class PattenEnsemble(nn.Module):
         self,
         n_members: int,
         channels: tuple[int, ...],
+        n_distances: int,
         n_regions: int,
         n_amplitudes: int,
         config: ClassifierConfig,
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(
-            PattenNet(channels, n_regions, n_amplitudes, config) for _ in range(n_members)
+            PattenNet(channels, n_distances, n_regions, n_amplitudes, config)
+            for _ in range(n_members)
         )
         self.register_buffer("prior_logit", torch.zeros(()))
 
@@ -158,14 +158,14 @@ class PattenEnsemble(nn.Module):
         for member, own in zip(self.members, zip(*parts, strict=True), strict=True):
             assert isinstance(member, PattenNet)
             levels, regions, amplitudes = member.unpacked(own)
-            logits.append(member.deep(member.refine(levels, regions), regions, len(amplitudes)))
+            logits.append(member.deep(member.refine(levels), regions, len(amplitudes)))
         return torch.stack(logits)
 
 
 def region_statistics(
     maps: Float[Tensor, "b c x y z"], regions: Float[Tensor, "b r x y z"]
 ) -> Float[Tensor, "b 2*r*c"]:
-    """Mean and standard deviation of every channel in every region; 0 where a region is empty."""
+    """Mean and standard deviation of every channel in every region; about 0 where it is empty."""
     maps, regions = maps.float().flatten(2), regions.flatten(2)
     weight = regions / regions.sum(2, keepdim=True).clamp_min(1e-6)
     mean = torch.einsum("bcn,brn->brc", maps, weight)

@@ -61,7 +61,8 @@ def build_ensemble(card: ArtefactCard) -> PattenEnsemble:
     appearance = "appearance" in settings.readings
     k = n_factors(card.parts["anatomy_cases"]) if appearance else 0
     n_regions = len(card.parts["regions"])
-    return PattenEnsemble(card.parts["members"], channels, n_regions, k, settings)
+    n_distances = len(card.classes) - 1 if settings.masks_as_channels else 0
+    return PattenEnsemble(card.parts["members"], channels, n_distances, n_regions, k, settings)
 
 
 def build_certainty(card: ArtefactCard) -> Certainty:
@@ -93,12 +94,12 @@ def patten_features(
     Raises:
         InputError: a case without a mask where the classifier was trained on masks.
     """
-    if card.parts["regions"] == ["whole"] and model.anatomy is None:  # no mask is looked at
-        patches = replace(patches, label_maps=None)
-    else:
-        patches.required_label_maps()
-    orientations = encodings_of(card.grid, n_encodings, seed=card.seed)
     settings = card.settings(ClassifierConfig)
+    if settings.masks_as_channels or card.parts["regions"] != ["whole"] or model.anatomy:
+        patches.required_label_maps()
+    else:  # no mask is looked at
+        patches = replace(patches, label_maps=None)
+    orientations = encodings_of(card.grid, n_encodings, seed=card.seed)
     return encode_patches(
         model.encoder,
         model.anatomy,
@@ -107,6 +108,7 @@ def patten_features(
         card.schema_,
         orientations,
         shell_mm=settings.shell_mm,
+        distances=settings.masks_as_channels,
     )
 
 

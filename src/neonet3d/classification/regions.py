@@ -2,7 +2,8 @@
 
 Global pooling loses a sparse peritumoural sign among 50,000 voxels.
 The regions follow the anatomy that PNI follows: the tumour, the shell around it, the portal
-branches near it (the Glisson sheath runs along them), the liver, and the whole patch.
+branches near it (the Glisson sheath runs along them), the liver, and the whole patch. Classes of
+other organs are regions as they are.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from neonet3d.types import LabelMap, LabelSchema, Triple
 
 PORTAL_SHEATH_MM = 5.0  # a cuff lies within this distance of a portal branch
 PORTAL_REACH_MM = 40.0  # and within this distance of the tumour
+OF_THE_LIVER = ("liver", "portal_vein", "hepatic_vein", "tumour")
 
 
 def region_names(schema: LabelSchema) -> tuple[str, ...]:
@@ -30,7 +32,11 @@ def region_names(schema: LabelSchema) -> tuple[str, ...]:
         names += ["tumour", "shell"]
         if "portal_vein" in schema:
             names.append("portal_neighbourhood")
-    return tuple(names)
+    return (*names, *_others(schema))
+
+
+def _others(schema: LabelSchema) -> list[str]:
+    return [name for name in schema.names[1:] if name not in OF_THE_LIVER]
 
 
 def region_maps(
@@ -49,6 +55,7 @@ def region_maps(
             portal = label_map == schema.value("portal_vein")
             near = _distance_mm(portal, spacing_mm) <= PORTAL_SHEATH_MM
             maps["portal_neighbourhood"] = near & (from_tumour <= PORTAL_REACH_MM) & ~tumour
+    maps |= {name: label_map == schema.value(name) for name in _others(schema)}
     return np.stack([maps[name] for name in region_names(schema)]).astype(np.float32)
 
 
@@ -72,7 +79,10 @@ def batch_region_maps(
 
 def shrink(maps: Float[Tensor, "n r x y z"], factor: int) -> Float[Tensor, "n r x y z"]:
     """Fraction of each coarse voxel that a region fills."""
-    return F.avg_pool3d(maps, factor)
+    n, r = maps.shape[:2]  # r may be 0
+    return F.avg_pool3d(maps.reshape(n * r, 1, *maps.shape[2:]), factor).unflatten(0, (n, r))[
+        :, :, 0
+    ]
 
 
 def _distance_mm(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:

@@ -112,6 +112,8 @@ def train_patten(
         parents={"autoencoder": parent},
     )
     anatomy = None
+    if settings.masks_as_channels:
+        _require_masks(fold)
     if settings.needs_anatomy:
         _require_masks(fold)
         anatomy, prior = _anatomy_beside(encoder_folder, parent)
@@ -206,7 +208,8 @@ def _require_masks(fold: Fold) -> None:
         raise InputError(
             f"PattenNet reads what a mask's anatomy does not explain, and {fold.training.root} has "
             "cases without masks. Run 'neonet3d segment predict', or read the encoder's own maps "
-            "(--set classifier.features=maps --set classifier.readings=[deep])."
+            "(--set classifier.features=maps --set classifier.readings=[deep]), without "
+            "masks_as_channels."
         )
 
 
