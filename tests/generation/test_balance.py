@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -104,6 +105,17 @@ def test_the_gate_refuses_copies_and_lost_tumours(patients: Cohort, trained: Any
     assert gate.accepts(other, volume, mask)
     healthy = np.full(volume.shape, 100, np.float32)
     assert not gate.accepts(other, Volume(healthy, volume.affine), mask)
+
+
+def test_organs_without_a_tumour_need_no_segmenter(patients: Cohort, trained: Any) -> None:
+    with pytest.raises(InputError, match="Give the segmenter of the same fold"):
+        QualityGate.of(patients, trained.generator, None, recipe("both_classes"))
+    organs = replace(patients, schema=LabelSchema(("background", "liver", "vein", "cyst")))
+    gate = QualityGate.of(organs, trained.generator, None, recipe("both_classes"))
+    volume, mask = patients.cases[0].read_with_mask()
+    images = load_patches(patients, *trained.generator.card.reading).images
+    assert gate.accepts(images[0].flip(0), volume, mask)
+    assert not gate.accepts(images[0] + 0.001, volume, mask)
 
 
 def test_one_to_one_with_provenance(

@@ -33,7 +33,6 @@ app = typer.Typer(
     help="NeoGen / 3D-LLDM: train a generator, draw volumes with masks, balance, evaluate.",
     no_args_is_help=True,
 )
-SegmenterPath = Annotated[Path, typer.Option(help="NeoSeg of the same fold.", show_default=False)]
 
 
 @app.command()
@@ -198,7 +197,14 @@ def balance(
     cohort: CohortPath,
     out: OutPath,
     model: Annotated[Path, typer.Option(help="Generator of the same fold.", show_default=False)],
-    segmenter: SegmenterPath,
+    segmenter: Annotated[
+        Path | None,
+        typer.Option(
+            help="NeoSeg of the same fold, which must find the synthetic tumours; not for organs "
+            "without.",
+            show_default=False,
+        ),
+    ] = None,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
     preset: Preset = "cpu",
@@ -221,8 +227,9 @@ def balance(
     training = chosen.training
     positive = int(training.outcomes.sum())
     wanted = plan_balance(len(training) - positive, positive, settings.balance)
-    generator, judge = LatentGenerator.load(model), Segmenter.load(segmenter)
-    for card in (generator.card, judge.card):
+    generator = LatentGenerator.load(model)
+    judge = None if segmenter is None else Segmenter.load(segmenter)
+    for card in (generator.card, *([] if judge is None else [judge.card])):
         card.refuse_training_cases(chosen.held_out)
         card.refuse_other_classes(training.schema)
     with (

@@ -61,7 +61,7 @@ def plan_balance(negative: int, positive: int, config: BalanceConfig) -> Wanted:
 def balance_cohort(
     training: Cohort,
     generator: LatentGenerator,
-    segmenter: Segmenter,
+    segmenter: Segmenter | None,
     out: Path,
     config: BalanceConfig,
     sampler: SamplerConfig,
@@ -81,9 +81,11 @@ def balance_cohort(
 
     Args:
         training: real patches of the fold that trained generator and segmenter.
+        segmenter: None where the classes hold no tumour.
 
     Raises:
-        InputError: a generator without outcomes, or a class without a single real case.
+        InputError: a generator without outcomes, a class without a single real case, or tumours
+            and no segmenter.
         RunError: the gate refuses a case ``config.attempts`` times.
     """
     if generator.card.outcome is None:

@@ -19,6 +19,7 @@ from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.patches import load_patches
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import BalanceConfig
+from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.metrics.memorisation import COPY_RATIO, NEIGHBOURS
 from neonet3d.metrics.overlap import dice
@@ -33,11 +34,12 @@ class QualityGate:
 
     Attributes:
         training: (n, x, y, z) normalised training images.
+        segmenter: None where the classes hold no tumour to find.
         least_dice: least tumour Dice of NeoSeg's reading against the mask. NeoSeg knows whole scans
             and reads patches less well, so the measure is how it reads *real* training patches.
     """
 
-    segmenter: Segmenter
+    segmenter: Segmenter | None
     training: Float[Tensor, "n x y z"]
     least_dice: float
 
@@ -46,9 +48,18 @@ class QualityGate:
         cls,
         training: Cohort,
         generator: LatentGenerator,
-        segmenter: Segmenter,
+        segmenter: Segmenter | None,
         config: BalanceConfig,
     ) -> QualityGate:
+        """Measure the training patches.
+
+        Raises:
+            InputError: no segmenter, though there are tumours to find.
+        """
+        if segmenter is None and "tumour" in training.schema:
+            raise InputError(
+                "Synthetic tumours are read back by NeoSeg. Give the segmenter of the same fold."
+            )
         card = generator.card
         images = load_patches(training, *card.reading).images
         sample = training.cases[:: math.ceil(len(training) / READ_REAL_CASES)]
@@ -74,10 +85,10 @@ def copy_ratio(image: Float[Tensor, "x y z"], training: Float[Tensor, "n x y z"]
     return float(distances[0] / distances.mean().clamp_min(1e-12)) if len(distances) > 1 else 1.0
 
 
-def tumour_dice(segmenter: Segmenter, image: Volume, label_map: Volume) -> float:
+def tumour_dice(segmenter: Segmenter | None, image: Volume, label_map: Volume) -> float:
     """Dice of NeoSeg's tumour against the mask's; nan where both are empty or there is no class."""
-    schema = segmenter.card.schema_
-    if "tumour" not in schema:
+    if segmenter is None or "tumour" not in segmenter.card.schema_:
         return math.nan
+    schema = segmenter.card.schema_
     found = segmenter.segment(image).label_map.data
     return dice(found, label_map.data, {"tumour": schema.value("tumour")})["tumour"]
