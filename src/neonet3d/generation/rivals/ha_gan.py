@@ -101,7 +101,7 @@ class HAGAN(Rival):
         drawing: list[nn.Module] = [self.generator, self.features, self.coder]
         for network in drawing:
             guard_short_grids(network)
-        # Its halving convolutions need no guard, and a spectral norm hides what they are.
+        # Guarded before a spectral norm hides what their convolutions are.
         self.slab_judge = SlabDiscriminator(slab, self.n_masks, self.n_labels)
         self.small_judge = SmallDiscriminator(self.shape, self.n_masks, self.n_labels)
         judging: list[nn.Module] = [self.slab_judge, self.small_judge]

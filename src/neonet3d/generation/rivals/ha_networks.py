@@ -18,6 +18,7 @@ from neonet3d.generation.rivals.layers import (
     leaky_relu,
     upsampled,
 )
+from neonet3d.segmentation.convolution import ShortGridConv3d
 from neonet3d.types import ImageBatch, OneHotBatch, Shape
 
 COARSE = 4  # voxels an edge of what the trunk and the low-resolution branch draw
@@ -83,7 +84,7 @@ class SlabDiscriminator(nn.Module):
         x, y, z = slab
         self.down = nn.Sequential(
             *halvings((1 + n_masks, 32, 64), leaky_relu, wrap=spectral_norm),
-            spectral_norm(nn.Conv3d(64, 128, (1, 4, 4), stride=(1, 2, 2), padding=(0, 1, 1))),
+            spectral_norm(ShortGridConv3d(64, 128, (1, 4, 4), stride=(1, 2, 2), padding=(0, 1, 1))),
             leaky_relu(),
         )
         features = 128 * (x // 4) * (y // 8) * (z // 8)

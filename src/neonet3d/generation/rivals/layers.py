@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from neonet3d.segmentation.convolution import ShortGridConv3d
 from neonet3d.types import OneHotBatch
 
 LEAK = 0.2  # of the discriminators' leaky ReLU, as both papers
@@ -54,7 +55,7 @@ def halvings(
     """
     layers: list[nn.Module] = []
     for number, (before, after) in enumerate(pairwise(channels)):
-        layers.append(wrap(nn.Conv3d(before, after, 4, stride=2, padding=1)))
+        layers.append(wrap(ShortGridConv3d(before, after, 4, stride=2, padding=1)))
         if norm is not None and number:
             layers.append(norm(after))
         layers.append(activation())
