@@ -103,6 +103,14 @@ def generators(results: AugmentationResults) -> Iterator[str]:
         ]
         if margins:
             yield f"{measure.upper()} of {OURS} below that of: {', '.join(margins)}."
+    least = float(np.mean([score.fid_floor for score in ours.fidelity]))
+    above = [
+        f"{row.key} {_below(ours.fid - least, row.fid - least)}"
+        for row in results.generators
+        if row.key != OURS
+    ]
+    if above:
+        yield f"The same of FID above its floor at this n: {', '.join(above)}."
     for name, why in results.failed.items():
         yield f"{name} is not in the table. {why}"
     if results.membership is not None:

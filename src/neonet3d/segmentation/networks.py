@@ -21,7 +21,6 @@ from neonet3d.types import Shape
 
 HAAR_BANDS = 8
 SEGRESNET_BLOCKS = (1, 2, 2, 4)  # of its encoder, as published
-SEGRESNET_GROUPS = 8  # of its norms, as published
 VNET_LEVELS, VNET_WIDTH, VNET_KERNEL = 5, 16, 5  # as published
 
 
@@ -84,6 +83,7 @@ def _build(plan: SegmenterPlan, n_in: int, n_out: int) -> nn.Module:
                 in_channels=n_in,
                 out_channels=n_out,
                 init_filters=channels[0],
+                norm=("INSTANCE", {"affine": True}),
                 blocks_down=SEGRESNET_BLOCKS[: len(channels)],
                 blocks_up=[1] * (len(channels) - 1),
             )

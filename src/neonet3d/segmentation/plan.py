@@ -22,7 +22,6 @@ from neonet3d.errors import InputError
 from neonet3d.segmentation.networks import (
     HAAR_BANDS,
     SEGRESNET_BLOCKS,
-    SEGRESNET_GROUPS,
     VNET_KERNEL,
     VNET_LEVELS,
     VNET_WIDTH,
@@ -159,11 +158,6 @@ def _require_published(config: SegmenterConfig, levels: _Levels, given: list[int
         raise InputError(
             f"segmenter.network={config.network} has {depth} levels of twice the channels at "
             "half the size, as published. Leave segmenter.channels and segmenter.strides null."
-        )
-    if config.network == "segresnet" and first % SEGRESNET_GROUPS:
-        raise InputError(
-            f"segmenter.network=segresnet norms channels in {SEGRESNET_GROUPS} groups, so "
-            "segmenter.width and channels must be multiples of that."
         )
 
 

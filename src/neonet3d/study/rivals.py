@@ -38,7 +38,7 @@ from neonet3d.study.augmentation_results import GeneratorRow
 from neonet3d.types import LabelSchema
 
 OURS = "neogen"
-JUDGE: NetworkName = "dynunet"  # reads the images of all generators
+JUDGE: NetworkName = "unet"  # reads the images of all generators; the best at veins in few steps
 PARTS = ("autoencoder", "unet", "controlnet", "detail")  # of ours, whose steps are told
 
 
@@ -194,10 +194,9 @@ def _row(arena: Arena, judge: PatchSegmenter, name: str, drawn: _Drawn) -> Gener
 
 
 def _judge(arena: Arena, folder: Path) -> PatchSegmenter:
-    """A segmenter of the real training cases, with classic augmentation."""
-    settings, segmenter = arena.config.augmentation_study, arena.config.segmenter
-    grid = arena.generator.card.grid
-    plan = patch_plan(JUDGE, grid, settings.width, segmenter)
+    """A segmenter of the real training cases."""
+    settings, grid = arena.config.augmentation_study, arena.generator.card.grid
+    plan = patch_plan(JUDGE, grid, settings.width, arena.config.segmenter)
     judge = PatchSegmenter(plan, grid, len(arena.schema), seed=arena.config.seed)
 
     def build(out: Path) -> None:
@@ -207,11 +206,10 @@ def _judge(arena: Arena, folder: Path) -> PatchSegmenter:
             out / STATE,
             seed=arena.config.seed,
             description="judge",
-            augmentation=segmenter.augmentation,
         )
         save_model(judge.network, str(out / "model.safetensors"))
 
-    once(folder, fingerprint(arena.key, plan, settings.loop, segmenter.augmentation), build)
+    once(folder, fingerprint(arena.key, plan, settings.loop), build)
     load_model(judge.network, folder / "model.safetensors")
     return judge
 
