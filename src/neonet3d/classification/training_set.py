@@ -24,6 +24,7 @@ from neonet3d.errors import InputError
 JUDGED, MEMBERS = "judged_cases", "members"
 MASKS = "masks"  # whether the model was given them
 PATIENTS = "patients"  # which cases are of one patient
+OF_ITS_CASES = (JUDGED, MEMBERS, PATIENTS)
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -81,7 +82,7 @@ def loaded_start(
     """
     other = read_card(start, kind=card.kind)
     sizes, own = (
-        {k: v for k, v in of.parts.items() if k not in (JUDGED, MEMBERS)} for of in (other, card)
+        {k: v for k, v in of.parts.items() if k not in OF_ITS_CASES} for of in (other, card)
     )
     if (other.grid, other.config, sizes) != (card.grid, card.config, own):
         raise InputError(

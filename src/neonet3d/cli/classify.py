@@ -287,54 +287,23 @@ def explain(
     Writes attention, Grad-CAM and occlusion of each case; with --generator the counterfactual
     difference too, in units of the scan's reference intensity.
     """
-    import numpy as np
-
-    from neonet3d.classification.explain import explain as explained
     from neonet3d.classification.predict import Classifier
-    from neonet3d.classification.tumourless import refuse_without_tumour
-    from neonet3d.cohort.folder import new_folder
-    from neonet3d.cohort.patches import load_patches, patch_window
-    from neonet3d.cohort.volume import Volume
-    from neonet3d.generation.counterfactual import draw_counterfactuals
-    from neonet3d.generation.generator import LatentGenerator
-    from neonet3d.report.predictions import require_sibling
+    from neonet3d.cli.maps import write_maps
 
     settings = resolve(preset, config, overrides, seed)
     classifier = Classifier.load(model)
     cases = cases_to_apply(cohort, fold, settings.seed, splits)
-    card = classifier.card
-    card.refuse_other_classes(cases.schema)
-    if not allow_no_tumour:
-        refuse_without_tumour(cases)
-    with new_folder(out) as folder:
-        found = explained(classifier, load_patches(cases, *card.reading))
-        maps = {
-            "attention": (card.grid, found.attention),
-            "grad_cam": (card.grid, found.grad_cam),
-            "occlusion": (card.grid, found.occlusion),
-        }
-        if generator is not None:
-            drawing = LatentGenerator.load(generator)
-            require_sibling(drawing.card, card, cases)
-            drawn = draw_counterfactuals(
-                drawing,
-                load_patches(cases, *drawing.card.reading),
-                steps=settings.sampler.steps,
-                guidance=settings.sampler.guidance,
-            )
-            invert = drawing.card.reading.normaliser.invert
-            difference = invert(drawn.positive.numpy()) - invert(drawn.negative.numpy())
-            maps["counterfactual"] = (drawing.card.grid, difference)
-        for index, case in enumerate(cases):
-            scan = case.read_image()
-            for name, (grid, values) in maps.items():
-                window = patch_window(scan, grid, name=case.name)
-                data = np.asarray(values[index], dtype=np.float32)
-                written = Volume(data, window.affine(scan), user_axes=scan.user_axes)
-                written.write(folder / f"{case.name}_{name}.nii.gz")
+    kinds = write_maps(
+        out,
+        classifier,
+        cases,
+        generator,
+        settings.sampler,
+        allow_no_tumour=allow_no_tumour,
+    )
     show(
-        {"maps": str(out), "cases": len(cases), "kinds": list(maps)},
+        {"maps": str(out), "cases": len(cases), "kinds": kinds},
         as_json=as_json,
-        sentence=f"{out}: {', '.join(maps)} of {len(cases)} cases. "
+        sentence=f"{out}: {', '.join(kinds)} of {len(cases)} cases. "
         "Research use only; not a medical device.",
     )
