@@ -66,7 +66,7 @@ ABLATIONS = {
     "no attention": ("classifier.attention=none",),
     "channel attention only": ("classifier.attention=channel",),
     "spatial attention only": ("classifier.attention=spatial",),
-    "masks as channels too": ("classifier.masks_as_channels=true",),
+    "distances to every class as channels too": ("classifier.masks_as_channels=true",),
     "one orientation, no augmentation": ("classifier.encodings=1",),
     "deep reading of the encoder's maps": ("classifier.features=maps",),
     "of the maps alone": ON_MAPS,

@@ -156,7 +156,7 @@ def test_a_scan_is_the_same_whatever_is_said_of_it(make_cohort: Make) -> None:
     nifti.header["descrip"] = b"mended"
     nib.save(nifti, other["case_000"].image_path)
     for changed in (relabelled, bare, other["case_000"]):
-        assert changed.digest() != case.digest() or changed is other["case_000"]
+        assert changed.digest() != case.digest()
         assert changed.scan_digest() == case.scan_digest()
     assert other["case_001"].scan_digest() != case.scan_digest()
     image.with_data(image.data + 1).write(other["case_000"].image_path)

@@ -89,8 +89,7 @@ class Certainty(nn.Module):
 
         The temperature (Guo et al. 2017) and then an intercept that makes the mean probability
         the prevalence: the order of cases stays, whatever the logits are worth. Both are fitted on
-        single members, whose logits scatter more than their mean: probabilities are rather too
-        mild.
+        single members, whose logits scatter more than their mean: probabilities may be too mild.
 
         Args:
             logits: of the member that left the case out, under balanced classes.

@@ -30,7 +30,7 @@ def signed_distances(
     found = []
     for value in range(1, len(schema)):
         inside = label_map == value
-        depth, away = (_distance_mm(of, spacing_mm, most=longest) for of in (~inside, inside))
+        depth, away = (np.minimum(distance_mm(of, spacing_mm), longest) for of in (~inside, inside))
         found.append(np.log1p(depth / size_mm) - np.log1p(away / size_mm))
     return np.stack(found).astype(np.float32)
 
@@ -50,8 +50,8 @@ def batch_distances(patches: Patches, schema: LabelSchema) -> Float[Tensor, "n k
     )
 
 
-def _distance_mm(mask: np.ndarray, spacing_mm: Triple, *, most: float) -> np.ndarray:
-    """Of every voxel to the mask; the border of the patch is none."""
+def distance_mm(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
+    """Of every voxel to the mask in mm; infinite everywhere when the mask is empty."""
     if not mask.any():
-        return np.full(mask.shape, most)
+        return np.full(mask.shape, np.inf)
     return np.asarray(distance_transform_edt(~mask, sampling=spacing_mm))

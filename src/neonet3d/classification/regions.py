@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from neonet3d.classification.distances import distance_mm
 from neonet3d.cohort.patches import Patches
 from neonet3d.types import LabelMap, LabelSchema, Triple
 
@@ -48,12 +48,12 @@ def region_maps(
         maps["liver"] = label_map == schema.value("liver")
     if "tumour" in schema:
         tumour = label_map == schema.value("tumour")
-        from_tumour = _distance_mm(tumour, spacing_mm)
+        from_tumour = distance_mm(tumour, spacing_mm)
         maps["tumour"] = tumour
         maps["shell"] = (from_tumour > 0) & (from_tumour <= shell_mm)
         if "portal_vein" in schema:
             portal = label_map == schema.value("portal_vein")
-            near = _distance_mm(portal, spacing_mm) <= PORTAL_SHEATH_MM
+            near = distance_mm(portal, spacing_mm) <= PORTAL_SHEATH_MM
             maps["portal_neighbourhood"] = near & (from_tumour <= PORTAL_REACH_MM) & ~tumour
     maps |= {name: label_map == schema.value(name) for name in _others(schema)}
     return np.stack([maps[name] for name in region_names(schema)]).astype(np.float32)
@@ -80,13 +80,4 @@ def batch_region_maps(
 def shrink(maps: Float[Tensor, "n r x y z"], factor: int) -> Float[Tensor, "n r x y z"]:
     """Fraction of each coarse voxel that a region fills."""
     n, r = maps.shape[:2]  # r may be 0
-    return F.avg_pool3d(maps.reshape(n * r, 1, *maps.shape[2:]), factor).unflatten(0, (n, r))[
-        :, :, 0
-    ]
-
-
-def _distance_mm(mask: np.ndarray, spacing_mm: Triple) -> np.ndarray:
-    """Distance to the mask in mm; infinite everywhere when the mask is empty."""
-    if not mask.any():
-        return np.full(mask.shape, np.inf)
-    return np.asarray(distance_transform_edt(~mask, sampling=spacing_mm))
+    return F.avg_pool3d(maps.flatten(0, 1)[:, None], factor)[:, 0].unflatten(0, (n, r))

@@ -112,10 +112,9 @@ def train_patten(
         parents={"autoencoder": parent},
     )
     anatomy = None
-    if settings.masks_as_channels:
+    if settings.masks_as_channels or settings.needs_anatomy:
         _require_masks(fold)
     if settings.needs_anatomy:
-        _require_masks(fold)
         anatomy, prior = _anatomy_beside(encoder_folder, parent)
         prior.refuse_training_cases(fold.held_out)
         card = card.model_copy(update={"parents": card.parents | {"anatomy": prior.weights_sha256}})

@@ -95,7 +95,6 @@ def train(
     chosen = training_fold(cohort, fold, settings.seed, splits)
     # A cohort without labels or tumours is refused before an encoder is trained.
     _ = chosen.training.outcomes
-    judged = len(chosen.held_out) > 0 and all(c.outcome is not None for c in chosen.held_out)
     if not allow_no_tumour and model != "clinical":
         refuse_without_tumour(chosen.training)
         refuse_without_tumour(chosen.held_out)
@@ -122,7 +121,7 @@ def train(
     }
     n, kind = len(chosen.training), classifier.card.kind
     sentence = f"{place}: {kind} of {n} cases ({chosen.name})."
-    if judged and len(set(chosen.held_out.outcomes.tolist())) == 2:
+    if {case.outcome for case in chosen.held_out} == {0, 1}:
         probability = classifier.predict(chosen.held_out, allow_no_tumour=allow_no_tumour)
         interval = delong(chosen.held_out.outcomes, probability)
         result |= {"test_auc": interval.value, "test": interval_json(interval)}

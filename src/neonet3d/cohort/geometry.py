@@ -19,6 +19,7 @@ from neonet3d.types import Affine, ImageArray, LabelMap, Shape, Triple
 
 # A tube one source voxel wide has at least 0.14 of a voxel of twice its size; the rest is blur.
 RIDGE_MEMBERSHIP = 0.1
+ALIKE = 1e-3  # relative difference of spacings that headers and resampling leave
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,6 @@ class Grid:
     @property
     def extent_mm(self) -> np.ndarray:
         return np.array(self.shape) * np.array(self.spacing_mm)
-
-
-ALIKE = 1e-3  # relative difference of spacings that headers and resampling leave
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,7 @@ def _require_even_rows(path: Path) -> None:
     """
     header: list[str] = []
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = [row for row in csv.reader(StringIO(text), delimiter="\t") if row]
+        rows = [row for row in participants_as_written(path.parent) if row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path} is not a tab-separated table ({error}). Save it again from its source."

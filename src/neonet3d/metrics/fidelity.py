@@ -100,13 +100,13 @@ def fidelity_score(
         real, synthetic, seed, real_groups=real_groups, synthetic_groups=synthetic_groups
     )
     n_real, n_synthetic = np.unique(real_groups).size, np.unique(synthetic_groups).size
+    halves = real_floor(real, "kid", seed, groups=real_groups, n_splits=100)
     return FidelityScore(
         kid=interval.value,
         kid_low=interval.low,
         kid_high=interval.high,
-        kid_floor=real_floor(real, "kid", seed, groups=real_groups, n_splits=100).high
-        * (1 + n_real / n_synthetic)
-        / 4,  # between sets of n and m cases KID scatters as 1 / n + 1 / m; halves say 4 / n
+        # Between sets of n and m cases KID scatters as 1 / n + 1 / m, between halves of n as 4 / n.
+        kid_floor=halves.high * (1 + n_real / n_synthetic) / 4,
         fid=matched.distance.mean,
         fid_low=matched.distance.low,
         fid_high=matched.distance.high,
