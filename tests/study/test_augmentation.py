@@ -133,6 +133,7 @@ def test_the_generator_is_scaled_and_nothing_else(config: Config) -> None:
     section = config.augmentation_study.model_copy(update={"generator_share": 0.5})
     short = scaled(config.model_copy(update={"augmentation_study": section}))
     assert short.unet.loop.steps == 1
+    assert short.autoencoder == config.autoencoder
     assert short.segmenter == config.segmenter
     assert short.masks == config.masks
 

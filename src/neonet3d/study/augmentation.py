@@ -132,13 +132,16 @@ def _require_rivals(cases: Cohort, config: Config) -> None:
 
 
 def scaled(config: Config) -> Config:
-    """The generator's loops, shortened by ``generator_share``."""
+    """The generator's loops, shortened by ``generator_share``; all but the autoencoder's.
+
+    That one learns no cases by heart, and what it blurs no later part brings back.
+    """
 
     def shorter(loop: LoopConfig) -> LoopConfig:
         steps = max(1, round(loop.steps * config.augmentation_study.generator_share))
         return loop.model_copy(update={"steps": steps})
 
-    sections = {name: getattr(config, name) for name in PARTS}
+    sections = {name: getattr(config, name) for name in PARTS if name != "autoencoder"}
     return config.model_copy(
         update={
             name: section.model_copy(update={"loop": shorter(section.loop)})
