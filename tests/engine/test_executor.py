@@ -58,7 +58,7 @@ def test_the_first_error_ends_it(tmp_path: Path) -> None:
     tasks = [Task("a", fail, tmp_path), Task("b", noting("b", done), tmp_path)]
     with pytest.raises(InputError, match="no such scan"):
         run_here(tasks, lambda stage, _: recorded.append(stage), lambda *_: None)
-    assert (done, recorded) == ([], [])  # what failed has no duration
+    assert (done, recorded) == ([], ["broken"])
 
 
 def test_a_timer_measures() -> None:
@@ -67,3 +67,19 @@ def test_a_timer_measures() -> None:
     with timed("outer"), timed("inner"):
         pass
     assert [stage for stage, _ in recorded] == ["inner", "outer"]
+
+
+def test_a_stage_that_failed_took_its_time_too() -> None:
+    recorded: list[tuple[str, float]] = []
+    timed = stage_timer(lambda *stage: recorded.append(stage))
+    with pytest.raises(InputError, match="no such scan"), timed("crop"):
+        raise InputError("no such scan")
+    assert [stage for stage, _ in recorded] == ["crop"]
+
+
+def test_a_full_disk_does_not_hide_what_failed() -> None:
+    def full(stage: str, seconds: float) -> None:
+        raise OSError("No space left on device")
+
+    with pytest.raises(InputError, match="no such scan"), stage_timer(full)("crop"):
+        raise InputError("no such scan")

@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -42,13 +42,22 @@ Record = Callable[[str, float], None]
 
 
 def stage_timer(record: Record) -> Timer:
-    """A timer that tells ``record`` what it measured, unless the stage failed."""
+    """A timer that tells ``record`` what it measured, of a stage that failed too."""
 
     @contextmanager
     def timed(stage: str) -> Iterator[None]:
         started = time.monotonic()
-        yield
-        record(stage, round(time.monotonic() - started, 2))
+
+        def tell() -> None:
+            record(stage, round(time.monotonic() - started, 2))
+
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # of a full disk, say: the error on its way says more
+                tell()
+            raise
+        tell()
 
     return timed
 
