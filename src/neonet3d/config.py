@@ -189,7 +189,7 @@ class BalanceConfig(Section):
 
 
 class StudyConfig(Section):
-    folds: PositiveInt
+    folds: int = Field(ge=2)
     arms: tuple[ArmConfig, ...] = Field(min_length=1)
 
 

@@ -89,7 +89,7 @@ class ArmConfig(Section):
 
     Attributes:
         data: what it is trained on.
-        drawing: how that is drawn and weighed.
+        drawing: how that is drawn and weighed; None for what the model's section says.
         share: of the larger class that is synthetic, for ``both_classes``; None for the balance
             section's.
         masks: on whose masks held-out patches are cropped and read.
@@ -99,7 +99,7 @@ class ArmConfig(Section):
 
     model: ArmModel
     data: ArmData
-    drawing: Drawing = "balanced"
+    drawing: Drawing | None = None
     share: float | None = Field(default=None, gt=0, lt=1)
     masks: Literal["predicted", "reference"] = "predicted"
     leaky: bool = False
@@ -112,7 +112,7 @@ class ArmConfig(Section):
             raise ValueError(f"{self.model} has no weights to go on from; pretrain a network")
         if self.model == "clinical" and self.leaky:
             raise ValueError("the clinical model has neither encoder nor generator to leak from")
-        if self.model == "clinical" and self.drawing != "balanced":
+        if self.model == "clinical" and self.drawing not in (None, "balanced"):
             raise ValueError("the clinical model weighs classes alike and draws nothing")
         if self.model == "clinical" and self.data != "real":
             raise ValueError("the clinical model reads a table, which only real cases have")

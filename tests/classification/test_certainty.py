@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from neonet3d.classification.certainty import COVERAGE, UNFAMILIAR, Certainty
+from neonet3d.classification.training_set import one_of_each
 from neonet3d.metrics.recalibration import TEMPERATURES
 
 N = 3000
@@ -109,3 +110,9 @@ def test_it_is_kept_in_buffers() -> None:
     for name in ("probability", "low", "high", "may_be", "familiarity", "unfamiliar"):
         np.testing.assert_array_equal(getattr(both[0], name), getattr(both[1], name))
     assert all(isinstance(value, torch.Tensor) for value in certainty.state_dict().values())
+
+
+def test_a_patient_with_many_scans_counts_once() -> None:
+    rows = np.array([0, 2, 3, 5, 6])
+    patients = ["a", "a", "b", "a", "c", "b", "c"]
+    np.testing.assert_array_equal(one_of_each(rows, patients), [0, 2, 6])

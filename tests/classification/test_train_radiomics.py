@@ -53,6 +53,34 @@ def test_features_are_named_and_unknown_where_a_region_is_empty(
     assert np.isnan(table[:, [name.startswith("tumour.") for name in names]]).all()
 
 
+def test_a_ratio_of_intensities_is_of_the_signal(
+    fold: Fold, encoder_folder: Path, tiny: Config
+) -> None:
+    """In [-1, 1] the zero lies among the tissues, and such a ratio is anything."""
+    card = read_card(encoder_folder)
+    seen = load_patches(fold.training, *card.reading)
+    names = feature_names(card.schema_, tiny.radiomics)
+    table = radiomics_table(seen, card.schema_, tiny.radiomics)
+    found = table[:, names.index("tumour.intensity.coefficient_of_variation")]
+    tumour = seen.required_label_maps() == card.schema_.value("tumour")
+    signal = (seen.images.double() + 1) / 2
+    expected = [
+        float(s[t].std(correction=0) / s[t].mean()) for s, t in zip(signal, tumour, strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_column_that_no_case_has_says_nothing() -> None:
+    rng = np.random.default_rng(0)
+    outcomes = np.arange(20) % 2
+    features = np.stack([outcomes + 0.1 * rng.normal(size=20), np.full(20, np.nan)], axis=1)
+    model = LogisticModel(2)
+    model.fit(features, outcomes, np.ones(20), np.arange(20), np.arange(20), seed=0)
+    assert model.weight[0] > 0
+    assert model.weight[1] == 0
+    assert torch.isfinite(model(torch.from_numpy(features))).all()
+
+
 def test_unknown_features_count_as_the_mean_and_far_ones_are_bounded() -> None:
     model = LogisticModel(2)
     model.mean.copy_(torch.tensor([3.0, 0.0]))

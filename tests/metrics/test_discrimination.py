@@ -3,7 +3,13 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from neonet3d.metrics.discrimination import auc, bootstrap_auc, delong, delong_paired
+from neonet3d.metrics.discrimination import (
+    auc,
+    auc_over_patients,
+    bootstrap_auc,
+    delong,
+    delong_paired,
+)
 
 # Hanley & McNeil, Radiology 143 (1982) 29, table I: CT ratings of 58 normal, 51 abnormal cases.
 RATINGS = np.concatenate(
@@ -185,3 +191,17 @@ def test_errors_are_sentences() -> None:
         auc(two, np.arange(3.0))
     with pytest.raises(ValueError, match="Patient 5 has both labels"):
         bootstrap_auc(two, np.arange(2.0), 10, seed=0, patients=np.array([5, 5]))
+
+
+def test_scans_of_a_patient_are_no_further_patients() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    scores = labels + rng.normal(size=40)
+    alone = [f"p{i}" for i in range(40)]
+    assert auc_over_patients(labels, scores, alone, seed=0) == delong(labels, scores)
+    several = auc_over_patients(
+        np.repeat(labels, 5), np.repeat(scores, 5), [p for p in alone for _ in range(5)], seed=0
+    )
+    once = bootstrap_auc(labels, scores, 2000, 0)
+    assert (several.n, several.value) == (40, pytest.approx(once.value))
+    assert several.high - several.low == pytest.approx(once.high - once.low, rel=0.1)

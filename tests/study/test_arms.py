@@ -64,6 +64,8 @@ def test_an_arm_trains_its_own_network_with_its_own_drawing() -> None:
     weighted = arm(drawing="weighted").config(config)
     assert weighted.classifier.drawing == "weighted"
     assert weighted.baseline == config.baseline
+    natural = config.classifier.model_copy(update={"drawing": "natural"})
+    assert arm().config(config.model_copy(update={"classifier": natural})).classifier == natural
     vit = arm(model="vit").config(config)
     assert (vit.baseline.network, vit.baseline.width) == ("vit", 1.0)
     own = arm(model=config.baseline.network).config(config)
@@ -183,7 +185,7 @@ def test_a_start_of_other_settings_is_refused(
     from neonet3d.classification.train import train_patten
 
     wider = every.classifier.model_copy(update={"channels": 16})
-    with pytest.raises(InputError, match="other settings or patches"):
+    with pytest.raises(InputError, match="other settings, patches or parts"):
         train_patten(
             divided[1],
             run.generator / "autoencoder",
@@ -192,6 +194,35 @@ def test_a_start_of_other_settings_is_refused(
             start=run.classifier("patten-pretrain-first"),
             allow_no_tumour=True,
         )
+
+
+def test_a_start_that_saw_the_held_out_patients_is_refused(
+    run: FoldPaths, divided: list[Fold], every: Config, tmp_path: Path
+) -> None:
+    from neonet3d.classification.train import train_patten
+
+    with pytest.raises(InputError, match="trained"):
+        train_patten(
+            divided[0],
+            run.generator / "autoencoder",
+            every,
+            tmp_path / "patten",
+            start=run.classifier("patten-real"),
+            allow_no_tumour=True,
+        )
+
+
+def test_a_leaky_twin_of_a_table_is_refused() -> None:
+    config = load_config("demo")
+    arms = (ArmConfig.model_validate({"model": "clinical", "data": "real"}),)
+    study = config.study.model_copy(update={"arms": arms})
+    with pytest.raises(InputError, match="neither encoder nor generator"):
+        with_leaky_twin(config.model_copy(update={"study": study}))
+
+
+def test_one_fold_is_no_cross_validation() -> None:
+    with pytest.raises(InputError, match="folds"):
+        load_config("demo", overrides=["study.folds=1"])
 
 
 def test_a_leaky_twin_saw_everyone_and_the_honest_arms_did_not(

@@ -42,15 +42,27 @@ def test_seeds_are_averaged_and_gains_are_paired() -> None:
     assert synthetic.gain.value == pytest.approx(0.1)
     assert synthetic.gain.high - synthetic.gain.low < 1e-9
     assert synthetic.dice.high - synthetic.dice.low > 0.05
-    assert real.hd95_mm.value == pytest.approx(np.median(10 * (1 - base)))
+    both = np.concatenate([base + noise, base - noise])
+    assert real.hd95_mm.value == pytest.approx(np.median(10 * (1 - both)))
 
 
-def test_a_class_missed_by_one_seed_has_no_distance() -> None:
-    values, missed = np.full(20, 0.5), np.full(20, 0.5)
-    missed[:15] = 0
-    cells = table({("unet", "real", 8): [run(values), run(missed)]})
+def test_a_class_missed_by_one_seed_is_missed_there_alone() -> None:
+    """However many seeds there are: each misses another quarter of the cases."""
+    runs = []
+    for seed in range(4):
+        values = np.full(20, 0.5)
+        values[5 * seed : 5 * seed + 5] = 0
+        runs.append(run(values))
+    cells = table({("unet", "real", 8): runs})
+    assert cells[0].hd95_mm.value == pytest.approx(5)
+    assert cells[0].dice.value == pytest.approx(0.375)
+
+
+def test_a_class_missed_more_often_than_not_has_no_distance() -> None:
+    values = np.full(20, 0.5)
+    values[:11] = 0
+    cells = table({("unet", "real", 8): [run(values), run(values)]})
     assert cells[0].hd95_mm.value == math.inf
-    assert cells[0].dice.value == pytest.approx(0.5 - 0.25 * 0.75)
 
 
 def test_cases_without_the_class_are_told_apart() -> None:
@@ -104,3 +116,21 @@ def test_worth_is_the_mean_over_networks_and_classes() -> None:
     assert found["both", 8].equal_to == pytest.approx(8 * 2**0.5)
     assert found["classic", 8].equal_to == pytest.approx(8)
     assert found["both", 16].equal_to is None
+
+
+def test_a_class_that_no_case_holds_takes_no_part_in_the_worth() -> None:
+    def two(value: float) -> Scores:
+        there, nowhere = np.full(20, value), np.full(20, math.nan)
+        return Scores(
+            {"tumour": there, "vein": nowhere}, {"tumour": there, "vein": nowhere}, PATIENTS
+        )
+
+    of = {8: 0.4, 16: 0.6}
+    scores = {("unet", arm, n): [two(d)] for arm in ("real", "classic") for n, d in of.items()}
+    holds = {n: {"tumour": np.ones(20, bool), "vein": np.zeros(20, bool)} for n in of}
+    arms = study_arms(load_config("cpu").augmentation_study)[:2]
+    worth = worth_of(tabulate(scores, holds, seed=0), arms)
+    assert [(w.dice, w.equal_to) for w in worth] == [
+        (pytest.approx(0.4), pytest.approx(8)),
+        (pytest.approx(0.6), pytest.approx(16)),
+    ]

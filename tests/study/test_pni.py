@@ -22,7 +22,7 @@ import yaml
 from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold, stratified_folds
 from neonet3d.cohort.splits import read_splits
-from neonet3d.config import Config, load_config
+from neonet3d.config import ArmConfig, Config, load_config
 from neonet3d.engine import loop
 from neonet3d.engine.cluster import local_cluster
 from neonet3d.engine.executor import Task
@@ -34,6 +34,7 @@ from neonet3d.segmentation.crop_record import cut_without_liver
 from neonet3d.study.fold import FoldWork
 from neonet3d.study.pni import run_pni_study
 from neonet3d.study.results import StudyResults
+from neonet3d.types import LabelSchema
 
 VOLATILE = {
     "manifest.json",
@@ -399,6 +400,27 @@ def test_several_scans_of_a_patient_are_refused(
     cohort = replace(scans, cases=(*scans.cases[:3], twice, *scans.cases[4:]))
     with pytest.raises(InputError, match=r"1 patients of .* have several scans"):
         study(cohort, tmp_path / "run", tiny)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [("clinical", "No clinical variables are named"), ("radiomics", "Radiomics are those")],
+)
+def test_what_a_model_lacks_is_said_before_anything_is_trained(
+    model: str, sentence: str, scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    arms = (ArmConfig.model_validate({"model": model, "data": "real"}),)
+    config = tiny.model_copy(update={"study": tiny.study.model_copy(update={"arms": arms})})
+    organs = replace(scans, schema=LabelSchema(("background", "liver", "a", "b", "c")))
+    with pytest.raises(InputError, match=sentence):
+        study(scans if model == "clinical" else organs, tmp_path / "run", config)
+    assert not (tmp_path / "run" / "splits.json").exists()
+
+
+def test_a_tumour_by_another_name_is_refused(scans: Cohort, tiny: Config, tmp_path: Path) -> None:
+    names = tuple("Tumor" if name == "tumour" else name for name in scans.schema.names)
+    with pytest.raises(InputError, match=r"have 'Tumor', which.*Rename 'Tumor' to 'tumour'"):
+        study(replace(scans, schema=LabelSchema(names)), tmp_path / "run", tiny)
 
 
 def test_reference_masks_without_tumour_are_refused(

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy import stats
+from scipy.special import expit
 from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
@@ -115,7 +116,7 @@ class Certainty(nn.Module):
     def probability(self, logits: Float[np.ndarray, "*k n"]) -> Float[np.ndarray, "*k n"]:
         """Calibrated, from logits under balanced classes."""
         scores = self.slope.item() * logits.astype(np.float64) + self.intercept.item()
-        return np.asarray(1 / (1 + np.exp(-scores)))
+        return np.asarray(expit(scores))
 
     def predict(
         self, logits: Float[np.ndarray, "k n"], traits: Float[np.ndarray, "n d"]

@@ -65,8 +65,11 @@ class LogisticModel(nn.Module):
                 "A class has one patient, and the inner folds that choose the penalty need two "
                 "patients of each class. Add cases."
             )
-        self.mean.copy_(torch.from_numpy(np.nan_to_num(np.nanmean(features, axis=0))))
-        spread = np.nan_to_num(np.nanstd(features, axis=0))
+        there = ~np.isnan(features).all(0)  # of a column that no case has, mean and spread are 0
+        mean, spread = np.zeros((2, features.shape[1]))
+        mean[there] = np.nanmean(features[:, there], axis=0)
+        spread[there] = np.nanstd(features[:, there], axis=0)
+        self.mean.copy_(torch.from_numpy(mean))
         self.spread.copy_(torch.from_numpy(np.where(spread > 0, spread, 1.0)))
         folds = StratifiedGroupKFold(min(INNER_FOLDS, fewest), shuffle=True, random_state=seed)
         splits = [

@@ -70,6 +70,11 @@ class Classifier:
         network = model.network if isinstance(model, PattenClassifier) else model
         return float(torch.sigmoid(network.prior_logit))
 
+    @property
+    def reads_scans(self) -> bool:
+        """Or the table alone."""
+        return self.card.kind != "ClinicalModel"
+
     @torch.inference_mode()
     def predict(self, cohort: Cohort, *, allow_no_tumour: bool = False) -> Float[np.ndarray, " n"]:
         """Probability of the outcome for each case, averaged over orientations.
@@ -83,7 +88,7 @@ class Classifier:
             InputError: other classes, whole scans, a case without a tumour, or without a mask where
                 the classifier was trained on masks.
         """
-        if self.card.kind == "ClinicalModel":  # of which a scan is no part
+        if not self.reads_scans:
             columns = [ClinicalColumn.model_validate(x) for x in self.card.parts["columns"]]
             return _from_table(self.model, clinical_table(cohort, columns)).numpy()
         patches = self._patches(cohort, allow_no_tumour=allow_no_tumour)

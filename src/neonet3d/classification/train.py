@@ -33,6 +33,7 @@ from neonet3d.classification.training_set import (
     judged,
     loaded_start,
     log_odds,
+    one_of_each,
     require_trainable,
     training_patches,
     with_start,
@@ -122,7 +123,8 @@ def train_patten(
     patients = patients_of(fold.training)
     parts = inner_folds(outcomes, patients, settings.members, seed=config.seed)
     members = int(parts.max()) + 1
-    known = judged(torch.tensor([case.synthetic for case in fold.training])).numpy()
+    synthetic = torch.tensor([case.synthetic for case in fold.training])
+    known = one_of_each(judged(synthetic).numpy(), patients)
     sizes = {
         "autoencoder": parent.config,
         "regions": list(regions),
@@ -131,7 +133,7 @@ def train_patten(
         JUDGED: len(known),
         PATIENTS: grouping(patients),
     }
-    card = with_start(card.model_copy(update={"parts": sizes}), start)
+    card = with_start(card.model_copy(update={"parts": sizes}), start, fold)
     if claim_folder(folder, card):
         return
     patches = training_patches(fold, card)
@@ -140,9 +142,11 @@ def train_patten(
     network.prior_logit.fill_(log_odds(outcomes, patches.synthetic))
     model = PattenClassifier(encoder, anatomy, network, build_certainty(card))
     if start is not None:
-        first = loaded_start(start, card, build_patten).network.members
+        first = loaded_start(start, card, build_patten)
+        encoder.load_state_dict(first.encoder.state_dict())  # another only where it was trained
         for k, member in enumerate(network.members):
-            member.load_state_dict(first[k % len(first)].state_dict())
+            own = first.network.members[k % len(first.network.members)]
+            member.load_state_dict(own.state_dict())
     features = patten_features(model, card, patches, settings.encodings)
     orientations = encodings_of(card.grid, settings.encodings, seed=config.seed)
     kept = [torch.from_numpy(np.flatnonzero(parts != part)) for part in range(members)]

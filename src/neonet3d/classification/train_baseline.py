@@ -55,7 +55,7 @@ def train_baseline(
         normaliser=reading.normaliser,
         grid=reading.grid,
     )
-    card = with_start(card.model_copy(update={"parts": {MASKS: has_masks(fold)}}), start)
+    card = with_start(card.model_copy(update={"parts": {MASKS: has_masks(fold)}}), start, fold)
     if claim_folder(folder, card):
         return
     patches = training_patches(fold, card)

@@ -61,11 +61,17 @@ def training_patches(fold: Fold, card: ArtefactCard) -> Patches:
     return load_patches(fold.training, *card.reading)
 
 
-def with_start(card: ArtefactCard, start: Path | None) -> ArtefactCard:
-    """The card of a model that goes on from another."""
+def with_start(card: ArtefactCard, start: Path | None, fold: Fold) -> ArtefactCard:
+    """The card of a model that goes on from another.
+
+    Raises:
+        InputError: the other was trained on a case that the fold holds out.
+    """
     if start is None:
         return card
-    parents = card.parents | {"start": read_card(start).weights_sha256}
+    other = read_card(start)
+    other.refuse_training_cases(fold.held_out)
+    parents = card.parents | {"start": other.weights_sha256}
     return card.model_copy(update={"parents": parents})
 
 
@@ -78,16 +84,18 @@ def loaded_start(
         build: an untrained model of a card.
 
     Raises:
-        InputError: it has other settings, sizes or patches.
+        InputError: it has other settings, sizes or patches, or was built on another part.
     """
     other = read_card(start, kind=card.kind)
     sizes, own = (
         {k: v for k, v in of.parts.items() if k not in OF_ITS_CASES} for of in (other, card)
     )
-    if (other.grid, other.config, sizes) != (card.grid, card.config, own):
+    built_on = {name: of for name, of in card.parents.items() if name != "start"}
+    same = (other.grid, other.config, sizes) == (card.grid, card.config, own)
+    if not same or other.parents != built_on:
         raise InputError(
-            f"{start} was trained with other settings or patches than what is to go on from it. "
-            "Train both alike."
+            f"{start} was trained with other settings, patches or parts than what is to go on from "
+            "it. Train both alike."
         )
     model = build(other)
     load_weights(start, model, other)
@@ -106,6 +114,12 @@ def judged(synthetic: Bool[Tensor, " n"]) -> Int[Tensor, " m"]:
     """
     rows = (~synthetic).nonzero()[:, 0]
     return rows if len(rows) else torch.arange(len(synthetic))
+
+
+def one_of_each(rows: Int[np.ndarray, " m"], patients: Sequence[str]) -> Int[np.ndarray, " k"]:
+    """The first of these rows of each patient: how sure a model is, is counted in patients."""
+    _, first = np.unique(np.array(patients)[rows], return_index=True)
+    return rows[np.sort(first)]
 
 
 def balanced_weights(

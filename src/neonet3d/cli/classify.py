@@ -89,7 +89,7 @@ def train(
     from neonet3d.classification.tumourless import refuse_without_tumour
     from neonet3d.generation.latents import FoldLatents
     from neonet3d.generation.train import fit_anatomy, fit_reading, train_autoencoder
-    from neonet3d.metrics.discrimination import delong
+    from neonet3d.metrics.discrimination import auc_over_patients
 
     settings = resolve(preset, config, overrides, seed)
     chosen = training_fold(cohort, fold, settings.seed, splits)
@@ -123,7 +123,10 @@ def train(
     sentence = f"{place}: {kind} of {n} cases ({chosen.name})."
     if {case.outcome for case in chosen.held_out} == {0, 1}:
         probability = classifier.predict(chosen.held_out, allow_no_tumour=allow_no_tumour)
-        interval = delong(chosen.held_out.outcomes, probability)
+        patients = [case.participant for case in chosen.held_out]
+        interval = auc_over_patients(
+            chosen.held_out.outcomes, probability, patients, seed=settings.seed
+        )
         result |= {"test_auc": interval.value, "test": interval_json(interval)}
         sentence += f"\nTest AUC {interval_text(interval)} ({interval.method})."
     elif len(chosen.held_out):

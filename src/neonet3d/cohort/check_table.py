@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from neonet3d.cohort.case import Case
+from neonet3d.cohort.class_names import mend_of, misnamed_classes
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.findings import Finding
 from neonet3d.cohort.folds import SPLITS
@@ -22,12 +23,26 @@ LISTED = 3  # cases that a finding names
 
 
 def check_table(cohort: Cohort, n_folds: int) -> Iterator[Finding]:
-    """Findings of the cohort: splits, patients, outcomes, text, files without a row."""
+    """Findings of the cohort: classes, splits, patients, outcomes, text, files without a row."""
+    yield from _check_classes(cohort)
     yield from _check_splits(cohort)
     yield from _check_patients(cohort)
     yield from _check_outcomes(cohort, n_folds)
     yield from _check_text(cohort)
     yield from _check_orphans(cohort)
+
+
+def _check_classes(cohort: Cohort) -> Iterator[Finding]:
+    misnamed = misnamed_classes(cohort.schema)
+    if misnamed:
+        named = " and ".join(repr(name) for name in misnamed)
+        yield Finding(
+            None,
+            "warning",
+            f"the masks have {named}, but not {' and '.join(map(repr, misnamed.values()))}: "
+            "a class by another name is an organ like any other",
+            mend_of(misnamed),
+        )
 
 
 def _by_patient(cohort: Cohort) -> dict[str, list[Case]]:

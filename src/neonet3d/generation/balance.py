@@ -101,8 +101,10 @@ def balance_cohort(
         channel=training.channel,
         durable=False,
     )
+    n_real = (0, 0)
     if config.mode != "pretrain":
         add_real_cases(writer, training)
+        n_real = (int((outcomes == 0).sum()), int((outcomes == 1).sum()))
     gate = QualityGate.of(training, generator, segmenter, config)
     rng = np.random.default_rng(seed)
     drawn = kept = 0
@@ -161,7 +163,7 @@ def balance_cohort(
                 )
             pending = refused
     record = {
-        "real": {"negative": int((outcomes == 0).sum()), "positive": int((outcomes == 1).sum())},
+        "real": {"negative": n_real[0], "positive": n_real[1]},
         "synthetic": {"negative": wanted.negative, "positive": wanted.positive},
         "drawn": drawn,
         "rejected": drawn - kept,

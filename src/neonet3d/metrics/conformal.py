@@ -141,6 +141,8 @@ def cross_conformal(
     """
     _require_fraction(coverage)
     split_by_class(labels, scores)
+    if not np.isfinite(new).all():
+        raise InputError("A score of a new case is not finite. Look at that case's scan.")
     held = np.zeros((new.shape[1], 2), dtype=bool)
     for label, sign in ((0, -1.0), (1, 1.0)):
         of_class = np.asarray(labels) == label

@@ -1,5 +1,6 @@
 """How well a score separates positives from negatives: the AUC, its intervals and comparisons."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ from neonet3d.metrics.ranking import (
     split_by_class,
     weighted_auc,
 )
+
+N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,19 @@ def bootstrap_auc(
     low, high = percentile_ends(draws, confidence)
     method = f"stratified patient bootstrap, {n_resamples} resamples, {confidence:.0%}"
     return Interval(value, low, high, names.size, int(is_positive.sum()), method)
+
+
+def auc_over_patients(
+    labels: Labels, scores: Scores, patients: Sequence[str], *, seed: int
+) -> Interval:
+    """``delong`` where every patient has one row, and ``bootstrap_auc`` where one has several.
+
+    Raises:
+        InputError: As those.
+    """
+    if len(set(patients)) == len(patients):
+        return delong(labels, scores)
+    return bootstrap_auc(labels, scores, N_RESAMPLES, seed, patients=np.array(patients))
 
 
 def _variance_of_mean(values: Float[np.ndarray, " n"]) -> float:

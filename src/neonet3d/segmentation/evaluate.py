@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from neonet3d.cohort.case import Case
+from neonet3d.cohort.class_names import class_name
 from neonet3d.cohort.cohort import Cohort
-from neonet3d.cohort.importers.classes import class_name
 from neonet3d.cohort.label_names import label_names
 from neonet3d.cohort.nifti import read_nifti
 from neonet3d.cohort.volume import Volume, label_volume, require_same_grid

@@ -8,6 +8,7 @@ with a margin. Where it finds nothing, the whole scan is segmented.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from neonet3d.engine.artefact import (
 )
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
+from neonet3d.engine.ranks import world_size
 from neonet3d.errors import InputError
 from neonet3d.metrics.lesions import TOUCHING
 from neonet3d.segmentation.convolution import guard_short_grids
@@ -147,7 +149,11 @@ def train_localiser(
     """
     grid = coarse_grid(extent_mm)
     loop = LoopConfig(
-        steps=steps, batch_size=2, learning_rate=5.0e-3, weight_decay=1.0e-4, ema_decay=0.98
+        steps=steps,
+        batch_size=lcm(2, world_size()),
+        learning_rate=5.0e-3,
+        weight_decay=1.0e-4,
+        ema_decay=0.98,
     )
     card = new_card(
         "Localiser", fold=fold, config=loop, seed=seed, normaliser=normaliser, grid=grid

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from neonet3d.classification.networks import TITLES
 from neonet3d.config import ArmConfig, Config
 from neonet3d.errors import InputError
@@ -47,7 +49,7 @@ class Arm:
         parts: list[str] = [of.model, of.data]
         if of.share is not None:
             parts.append(f"{of.share:g}")
-        if of.drawing != "balanced":
+        if of.drawing not in (None, "balanced"):
             parts.append(of.drawing)
         return "-".join(parts + [LEAKY] * of.leaky)
 
@@ -72,12 +74,14 @@ class Arm:
         of = self.settings
         share = "" if of.share is None else f" ({of.share:.0%} of the larger synthetic)"
         judged = ", judged on reference masks" if of.masks == "reference" else ""
+        drawn = "" if of.drawing is None else DRAWING[of.drawing]
         leak = ", LEAKY: encoder and generator saw all patients" if of.leaky else ""
-        return f"{MODELS[of.model]}, {DATA[of.data]}{share}{DRAWING[of.drawing]}{judged}{leak}"
+        return f"{MODELS[of.model]}, {DATA[of.data]}{share}{drawn}{judged}{leak}"
 
     def config(self, config: Config) -> Config:
         """The configuration with which it is trained."""
-        drawing: dict[str, object] = {"drawing": self.settings.drawing}
+        of = self.settings
+        drawing: dict[str, object] = {} if of.drawing is None else {"drawing": of.drawing}
         match self.settings.model:
             case "patten":
                 name, changed = "classifier", drawing
@@ -94,9 +98,19 @@ class Arm:
 
 
 def with_leaky_twin(config: Config) -> Config:
-    """The same study with the first arm once more, its encoder and generator trained on all."""
+    """The same study with the first arm once more, its encoder and generator trained on all.
+
+    Raises:
+        InputError: the first arm has neither.
+    """
     first, *_ = config.study.arms
-    twin = first.model_copy(update={"leaky": True})
+    try:
+        twin = ArmConfig.model_validate(first.model_dump() | {"leaky": True})
+    except ValidationError as error:
+        raise InputError(
+            f"--leaky repeats the first of study.arms, and {error.errors()[0]['msg']}. Begin with "
+            "another arm."
+        ) from error
     study = config.study.model_copy(update={"arms": (*config.study.arms, twin)})
     return config.model_copy(update={"study": study})
 

@@ -8,6 +8,7 @@ is every segmenter of that number. Held-out cases are real and are only segmente
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from neonet3d.cohort.patches import GRID_MULTIPLE, Patches, fit_patches, load_pa
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, LoopConfig, fingerprint
 from neonet3d.engine.clock import kept_seconds
-from neonet3d.engine.device import SHORTEST_X
+from neonet3d.engine.device import SHORTEST_X, device_summary
 from neonet3d.engine.jobs import run_jobs
 from neonet3d.engine.log import stage_seconds
 from neonet3d.engine.run import RunFolder, once
@@ -30,6 +31,7 @@ from neonet3d.generation.masks import deform_mask
 from neonet3d.generation.rivals import build_rival
 from neonet3d.generation.train import train_generator
 from neonet3d.metrics.diversity import pairwise_ms_ssim
+from neonet3d.metrics.features import require_extractor
 from neonet3d.segmentation.patch_segmenter import LabelledPatches, patch_plan
 from neonet3d.study.augmentation_arms import (
     PatchFacts,
@@ -42,6 +44,7 @@ from neonet3d.study.augmentation_arms import (
 )
 from neonet3d.study.augmentation_results import AugmentationResults
 from neonet3d.study.augmentation_table import Key, tabulate, worth_of
+from neonet3d.study.requirements import require_one_scan_each
 from neonet3d.study.rivals import PARTS, Arena, compare_generators
 
 LEAST_HELD_OUT = 4
@@ -55,10 +58,13 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
 
     Raises:
         InputError: fewer cases in the pool than the largest number asks for, too few held-out
-            cases, cases without masks, or a rival that cannot be built for them.
+            cases, cases without masks, several scans of a patient, a package that is missing, or a
+            rival that cannot be built for them.
     """
     config, settings = run.config, run.config.augmentation_study
+    require_extractor()
     pool, numbers = fold.training, sorted(settings.real_cases)
+    require_one_scan_each((*pool, *fold.held_out), pool.root)
     if numbers[-1] > len(pool) or len(fold.held_out) < LEAST_HELD_OUT:
         raise InputError(
             f"The study wants {numbers[-1]} real cases and at least {LEAST_HELD_OUT} to hold out, "
@@ -158,7 +164,7 @@ def _write_patches(number: Fold, config: Config, folder: Path) -> None:
     key = fingerprint(
         "patches",
         card.weights_sha256,
-        [case.digest() for case in number.held_out],
+        [(case.digest(), case.participant) for case in number.held_out],
         settings.ratios,
         config.sampler,
         config.seed,
@@ -211,9 +217,10 @@ def _trainings(folder: Path, config: Config) -> Iterator[Training]:
     for network, arm, seed in study_names(settings):
         plan = patch_plan(network, grid, settings.width, config.segmenter)
         augmentation = config.segmenter.augmentation
+        of_arm = (arm.real, arm.ratio, augmentation if arm.classic else None)
         yield Training(
             folder=folder / "segmenters" / network / f"{arm.key}-{seed}",
-            key=fingerprint(made, plan, settings.loop, augmentation, arm.__dict__, seed),
+            key=fingerprint(made, plan, settings.loop, *of_arm, seed),
             patches=patches,
             network=network,
             arm=arm,
@@ -235,7 +242,10 @@ def _train_generator(number: Fold, config: Config, folder: Path) -> None:
         "generator",
         [case.digest() for case in number.training],
         *(getattr(settings, part) for part in PARTS),
+        settings.sampler,
         config.seed,
+        version("neonet3d"),
+        device_summary(),
     )
     with kept_seconds(folder / "seconds.json", key):
         train_generator(number, settings, folder / "generator")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,7 +24,10 @@ def tabulate(
     *,
     seed: int,
 ) -> tuple[AugmentationCell, ...]:
-    """One row for each network, arm, number and class; the seeds of a key are averaged by case.
+    """One row for each network, arm, number and class; Dice is averaged over seeds, by case.
+
+    Distances are not, or one seed that misses a class would make the case's infinite: their median
+    is over the cases of all seeds.
 
     Dice, distance and gain are of the cases that hold the class, so that all arms stand on the same
     ones; how often it is found where it is not is told apart. A gain is paired: the same network,
@@ -41,7 +45,7 @@ def tabulate(
             patients = tuple(np.array(runs[0].patients)[there])
             values = np.mean([run.dice[label][there] for run in runs], axis=0)
             gain = values - np.mean([run.dice[label][there] for run in reference], axis=0)
-            distance = np.mean([run.hd95_mm[label][there] for run in runs], axis=0)
+            distance = np.concatenate([run.hd95_mm[label][there] for run in runs])
             cells.append(
                 AugmentationCell(
                     network=network,
@@ -49,7 +53,7 @@ def tabulate(
                     real_cases=n,
                     label=label,
                     dice=bootstrap_patients(values, patients, seed, "mean"),
-                    hd95_mm=bootstrap_patients(distance, patients, seed, "median"),
+                    hd95_mm=bootstrap_patients(distance, patients * len(runs), seed, "median"),
                     gain=bootstrap_patients(gain, patients, seed, "mean"),
                     n_without=int((~there).sum()),
                     invented=_invented([run.dice[label][~there] for run in runs]),
@@ -84,7 +88,9 @@ def worth_of(cells: Sequence[AugmentationCell], arms: Sequence[Arm]) -> tuple[Wo
 
 
 def _mean_dice(cells: Sequence[AugmentationCell], arm: str, n: int) -> float:
-    return float(np.mean([c.dice.value for c in cells if (c.arm, c.real_cases) == (arm, n)]))
+    """Over the classes that a held-out case holds."""
+    of_arm = [c.dice.value for c in cells if (c.arm, c.real_cases) == (arm, n)]
+    return float(np.nanmean(of_arm)) if not np.isnan(of_arm).all() else math.nan
 
 
 def equal_cases(

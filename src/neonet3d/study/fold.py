@@ -259,7 +259,7 @@ def _predict_outcomes(
     writer = csv.writer(text, delimiter=",", lineterminator="\n")
     writer.writerow(["case", "outcome", *table])
     for case in by_masks["reference"]:
-        row = (f"{of_arm[case.name]:.6f}" for of_arm in table.values())
+        row = (repr(of_arm[case.name]) for of_arm in table.values())
         writer.writerow([case.name, case.outcome, *row])
     write_atomically(out / "predictions.csv", text.getvalue().encode())
 
@@ -268,9 +268,9 @@ def _probabilities(classifier: Classifier, held_out: Cohort) -> dict[str, float]
     """Of every held-out case, also where NeoSeg found no tumour: none may drop out of the estimate.
 
     The liver's middle is classified like any patch. Without a liver there is no reference
-    intensity either, so nothing is known of such a case but the prevalence.
+    intensity either, so nothing is known of such a case but the prevalence, and what a table says.
     """
-    no_liver = cut_without_liver(held_out)
+    no_liver = cut_without_liver(held_out) if classifier.reads_scans else []
     seen = held_out.subset(case for case in held_out if case.name not in no_liver)
     known = dict.fromkeys(no_liver, classifier.prevalence)
     if len(seen):

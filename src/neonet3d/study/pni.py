@@ -17,11 +17,17 @@ from neonet3d.engine.progress import progress
 from neonet3d.engine.run import RunFolder, Timer, once
 from neonet3d.errors import InputError
 from neonet3d.generation.train import train_generator
+from neonet3d.metrics.features import require_extractor
 from neonet3d.segmentation.crop_record import RECORD_FIELDS, cut_without_tumour
 from neonet3d.segmentation.tlcr import crop_cohort
 from neonet3d.study.arms import study_arms
 from neonet3d.study.fold import FoldWork, fold_tasks
 from neonet3d.study.paths import FoldPaths
+from neonet3d.study.requirements import (
+    require_known_names,
+    require_models,
+    require_one_scan_each,
+)
 from neonet3d.study.results import StudyResults
 from neonet3d.study.summary import FinishedFold, summarise_study
 
@@ -41,11 +47,15 @@ def run_pni_study(
         execute: does the stages of all folds; here, one after the other, by default.
 
     Raises:
-        InputError: cases without masks, tumours or outcomes, several scans of a patient, too few
-            patients for the folds, folds whose predictions cannot be pooled.
+        InputError: cases without masks, tumours or outcomes, classes by other names, several scans
+            of a patient, too few patients for the folds, folds whose predictions cannot be pooled,
+            packages that are missing, or what a model of the arms wants.
     """
     config = run.config
-    _require_one_scan_each(cohort)
+    require_extractor()
+    require_known_names(cohort)
+    require_models(cohort, config)
+    require_one_scan_each(cohort, cohort.root)
     without = [case.name for case in cohort if case.mask_path is None]
     if without:
         raise InputError(
@@ -102,17 +112,6 @@ def run_pni_study(
 def _train_leaky(everyone: Fold, config: Config, out: Path, timed: Timer) -> None:
     with timed("train the leaky generator"):
         train_generator(everyone, config, out)
-
-
-def _require_one_scan_each(cohort: Cohort) -> None:
-    """Intervals and tests count scans, so two of one patient would promise too much."""
-    scans = Counter(case.participant for case in cohort)
-    several = sum(n > 1 for n in scans.values())
-    if several:
-        raise InputError(
-            f"{several} patients of {cohort.root} have several scans, and the study's intervals "
-            "count every scan as a patient. Keep one row of participants.tsv for each patient."
-        )
 
 
 def _require_poolable(folds: Sequence[Fold]) -> None:

@@ -134,7 +134,7 @@ class StudyResults(Record):
             generator; losses of different generators are not pooled.
         two_sample: AUC with which region features tell synthetic from real held-out patches.
         psnr_db: of the autoencoder's reconstruction of held-out patches.
-    seconds: wall time per kind of stage in this run folder.
+        seconds: wall time per kind of stage in this run folder.
     """
 
     title: str

@@ -58,7 +58,10 @@ def summarise_study(
     """Pool what the folds predicted and drew for their held-out cases."""
     seed = config.seed
     table = pd.concat(
-        pd.read_csv(fold.paths.predictions, dtype={"case": str}).assign(fold=index)
+        # a case may be called NA, and no figure is missing
+        pd.read_csv(fold.paths.predictions, dtype={"case": str}, keep_default_na=False).assign(
+            fold=index
+        )
         for index, fold in enumerate(folds)
     )
     outcomes = table["outcome"].to_numpy(dtype=np.int64)
@@ -89,7 +92,7 @@ def summarise_study(
         ceiling_auc=_ceiling(cohort, names, outcomes),
         segmentation=_segmentation(folds, seed),
         no_tumour_found=sum(count_without_tumour(fold.paths.crops) for fold in folds),
-        balance=tuple(row for fold in folds for row in _balance(fold)),
+        balance=tuple(row for fold in folds for row in _balance(fold, study_arms(config))),
         fidelity=fidelity,
         adherence=summarise(adherence, seed=seed),
         adherence_of_real=summarise(adherence_of_real, seed=seed),
@@ -225,12 +228,13 @@ def _segmentation(folds: Sequence[FinishedFold], seed: int) -> dict[str, Interva
     return summarise(scores, seed=seed)
 
 
-def _balance(fold: FinishedFold) -> Iterator[FoldBalance]:
-    for path in sorted(fold.paths.data("").glob("*/balance.json")):
-        record = json.loads(path.read_text())
+def _balance(fold: FinishedFold, arms: Sequence[StudyArm]) -> Iterator[FoldBalance]:
+    """Of the training sets that these arms have, each once; the folder may hold older ones."""
+    for name in dict.fromkeys(arm.data_set for arm in arms if arm.has_synthetic):
+        record = json.loads((fold.paths.data(name) / "balance.json").read_text())
         yield FoldBalance(
             fold=fold.scans.name,
-            data=path.parent.name,
+            data=name,
             real=(record["real"]["positive"], record["real"]["negative"]),
             synthetic=(record["synthetic"]["positive"], record["synthetic"]["negative"]),
             drawn=record["drawn"],
@@ -245,4 +249,5 @@ def _ceiling(
     table = read_participants(cohort.root, cohort.outcome_name).set_index("case")
     if PHANTOM_TRUTH not in table:
         return None
-    return delong(outcomes, table.loc[list(names), PHANTOM_TRUTH].astype(float).to_numpy())
+    truth = table.loc[list(names), PHANTOM_TRUTH].astype(float).to_numpy()
+    return None if np.isnan(truth).any() else delong(outcomes, truth)  # real patients among them

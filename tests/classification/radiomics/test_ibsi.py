@@ -144,7 +144,9 @@ def test_levels_span_the_region() -> None:
 def test_what_has_one_voxel_or_one_level_has_no_texture() -> None:
     lone = np.zeros((5, 5, 5), bool)
     lone[2, 2, 2] = True
-    assert co_occurrence(lone.astype(np.int64), 4).sum() == 0
+    pairs = co_occurrence(lone.astype(np.int64), 4)
+    assert pairs.sum() == 0
+    assert all(np.isnan(x) for x in co_occurrence_features(pairs).values())
     texture = co_occurrence_features(co_occurrence(np.ones((3, 3, 3), np.int64), 4))
     assert (texture["contrast"], texture["correlation"], texture["joint_entropy"]) == (0, 1, 0)
     assert all(np.isfinite(x) for x in shape_features(lone, SPACING_MM).values())

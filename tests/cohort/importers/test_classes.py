@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neonet3d.cohort.importers.classes import ClassMap, class_name, keep_classes
+from neonet3d.cohort.importers.classes import ClassMap, keep_classes
 from neonet3d.cohort.volume import Volume
 from neonet3d.errors import InputError
 
@@ -49,7 +49,3 @@ def test_sources_must_exist() -> None:
         ClassMap.parse("liver=7").values({"a": 1}, where="masks")
     with pytest.raises(InputError, match="gives the value 1 two classes"):
         ClassMap.parse("liver=1,vein=a").values({"a": 1}, where="masks")
-
-
-def test_class_names_are_the_fields() -> None:
-    assert class_name(" Hepatic vein (left)") == "hepatic_vein_left"

@@ -57,7 +57,8 @@ def co_occurrence(levels: Int[np.ndarray, "x y z"], n_levels: int) -> Float[np.n
 def co_occurrence_features(p: Float[np.ndarray, "g g"]) -> dict[str, float]:
     """Twenty-five figures of a symmetric matrix of probabilities.
 
-    A matrix without pairs gives zeros; one level alone has correlation 1 and no information.
+    One level alone has correlation 1 and no information. Without pairs, as in a region of one
+    voxel, nothing is defined, and every figure is nan.
     """
     n = len(p)
     level = np.arange(1, n + 1, dtype=np.float64)
@@ -76,7 +77,7 @@ def co_occurrence_features(p: Float[np.ndarray, "g g"]) -> dict[str, float]:
     cross_entropy = -float((p[p > 0] * np.log2(independent[p > 0])).sum())
     more = max(0.0, _entropy(independent) - joint_entropy)
     centred = i + j - 2 * mean
-    return {
+    found = {
         "joint_maximum": float(p.max()),
         "joint_average": mean,
         "joint_variance": variance,
@@ -105,6 +106,7 @@ def co_occurrence_features(p: Float[np.ndarray, "g g"]) -> dict[str, float]:
         ),
         "information_correlation_2": float(np.sqrt(1 - np.exp(-2 * more))),
     }
+    return found if p.any() else dict.fromkeys(found, np.nan)
 
 
 def _entropy(p: np.ndarray) -> float:

@@ -36,6 +36,9 @@ def radiomics_of(
 ) -> dict[str, float]:
     """All features of one patch by name, ``region.family.feature``; nan where a region is empty.
 
+    Args:
+        image: 0 where there is no signal, in any unit.
+
     Raises:
         InputError: a schema without a tumour.
     """
@@ -72,12 +75,15 @@ def radiomics_table(
 ) -> Float[np.ndarray, "n f"]:
     """Features of every patch, in the order of ``feature_names``.
 
+    Of images from 0 up, in shares of the ceiling: a ratio of intensities means nothing where the
+    zero lies among the tissues, as it does in [-1, 1].
+
     Raises:
         InputError: cases without masks, or a schema without a tumour.
     """
     maps, rows = patches.required_label_maps().numpy(), []
     for image, label_map, spacing_mm in zip(
-        patches.images.numpy(), maps, patches.spacings_mm, strict=True
+        (patches.images.numpy() + 1) / 2, maps, patches.spacings_mm, strict=True
     ):
         row = radiomics_of(image, label_map, schema, spacing_mm=spacing_mm, settings=settings)
         rows.append(list(row.values()))
@@ -105,5 +111,4 @@ def _intensity(image: Float[np.ndarray, "x y z"], region: Region) -> dict[str, f
 
 
 def _texture(image: Float[np.ndarray, "x y z"], region: Region, bins: int) -> dict[str, float]:
-    found = co_occurrence_features(co_occurrence(discretise(image, region, bins), bins))
-    return found if region.any() else dict.fromkeys(found, np.nan)
+    return co_occurrence_features(co_occurrence(discretise(image, region, bins), bins))

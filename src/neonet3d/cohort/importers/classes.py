@@ -98,8 +98,3 @@ def keep_classes(mask: Volume, values: Mapping[int, int]) -> Volume:
     for origin, value in values.items():
         kept[mask.data == origin] = value
     return mask.with_data(kept)
-
-
-def class_name(name: str) -> str:
-    """``Hepatic vein`` to ``hepatic_vein``."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")

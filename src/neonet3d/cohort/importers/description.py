@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from neonet3d.cohort.importers.classes import class_name
+from neonet3d.cohort.class_names import class_name
 from neonet3d.errors import InputError
 
 
