@@ -114,7 +114,7 @@ def main() -> None:
         while not server.started:
             time.sleep(POLL_SECONDS)
         found = measure(session, Client(session, port))
-        shape = " x ".join(map(str, session.card.shape))
+        shape = " x ".join(map(str, session.card.grid.shape))
         server.should_exit = True
         thread.join()
     manifest = json.loads((options.run / "manifest.json").read_text())

@@ -126,7 +126,7 @@ def predicted(
         else:
             found["probability"] = classifier.predict(fold.held_out).tolist()
         kept.write_text(json.dumps(found))
-    return json.loads(kept.read_text())  # type: ignore[no-any-return]
+    return json.loads(kept.read_text())
 
 
 def phantom(work: Path, config: Config) -> Result:

@@ -77,11 +77,11 @@ RIVAL_EVERY = 60.0  # seconds between two measurements of its PSNR
 SHARES = (0.0625, 0.125, 0.25, 0.5, 1.0)  # of our autoencoder's steps: a training for each
 CONFIG = load_config(PRESET, overrides=SETTINGS)
 STANDARD = CONFIG.sampler.steps
-STEPS = {
+STEPS: dict[SamplerName, list[int]] = {
     "euler": [1, 2, 4, 10, 20, 30],
     "exponential": sorted({1, 2, 4, 10, 20, 30, STANDARD}),
 }
-FEW = ("exponential", 1)
+FEW: tuple[SamplerName, int] = ("exponential", 1)
 DATASETS = os.environ.get("DATASETS", "phantom hippocampus").split()
 N_SYNTHETIC, N_NEW = 512, 64
 
@@ -99,7 +99,7 @@ def kept(work: Path, name: str, make: Callable[[], Result]) -> Result:
     if not path.is_file():
         print("#", path, file=sys.stderr)
         path.write_text(json.dumps(make(), indent=2) + "\n")
-    return json.loads(path.read_text())  # type: ignore[no-any-return]
+    return json.loads(path.read_text())
 
 
 def kept_images(work: Path, name: str, make: Callable[[], Tensor]) -> Tensor:
@@ -167,7 +167,7 @@ def step_costs(cohort: Path, splits: Path, what: str) -> Result:
     words = [*script, "--splits", str(splits), "--fold", "0", what]
     environment = os.environ | ({"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"} if isa else {})
     done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(work: Path, cohort: Path, splits: Path) -> Result:
@@ -182,7 +182,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
     generator, segmenter = LatentGenerator.load(work / "model"), Segmenter.load(work / "segmenter")
     fold, card = training_fold(cohort, "0", CONFIG.seed, splits), generator.card
     train_set, real = (load_patches(part, *card.reading) for part in (fold.training, fold.held_out))
-    ours: list[list[float]] = our_curve(work, cohort, splits)["curve"]  # type: ignore[assignment]
+    ours: list[list[float]] = our_curve(work, cohort, splits)["curve"]
 
     model = partial(LatentDiffusion.build, n_classes=len(card.classes), labelled=bool(card.outcome))
     curves: dict[str, list[list[float]]] = {}
@@ -200,7 +200,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
             model(autoencoder).save(work / f"rival-{name}.safetensors")
             return {"curve": curve}
 
-        curves[name] = keep(f"rival-{name}", race)["curve"]  # type: ignore[assignment]
+        curves[name] = keep(f"rival-{name}", race)["curve"]
     best = max(curves, key=lambda name: curves[name][-1][1])
 
     def diffuse() -> Result:
@@ -230,7 +230,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
     for name, make in sampled.items():
         images = kept_images(work, f"images-{name}", make)
         pairs = write_pairs(generator, fold.held_out, images, maps, work / f"pairs-{name}")
-        table[name] = keep(f"adherence-{name}", lambda pairs=pairs: adherence(segmenter, pairs))  # type: ignore[misc]
+        table[name] = keep(f"adherence-{name}", partial(adherence, segmenter, pairs))
         table[name] = {"adherence": table[name]}
         if name != "real":
 
@@ -239,7 +239,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
 
             table[name] |= keep(f"fidelity-{name}", against_real)
     for row in table.values():
-        row["mask_adherence"] = adherence_ratio(row["adherence"], table["real"]["adherence"])  # type: ignore[arg-type]
+        row["mask_adherence"] = adherence_ratio(row["adherence"], table["real"]["adherence"])
     standard = f"{CONFIG.sampler.method}-{STANDARD}"
     full = command(
         work / "evaluate.json",
@@ -257,7 +257,7 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
         for what in ("ours", "rival", "flops", "flops-avx512")
     }
     peaks = {
-        name: {stage: cost["peak_fraction"] for stage, cost in costs[what]["stages"].items()}  # type: ignore[attr-defined]
+        name: {stage: cost["peak_fraction"] for stage, cost in costs[what]["stages"].items()}
         for name, what in (("as it is", "flops"), ("AVX-512 alone", "flops-avx512"))
     }
     found: Result = autoencoder_race(ours, curves) | {
@@ -276,10 +276,10 @@ def measure(work: Path, cohort: Path, splits: Path) -> Result:
         "kid_floor": table[standard]["kid_floor"],
         "rival_kid": table["rival"]["kid"],
         "mask_adherence": table[standard]["mask_adherence"],
-        "c2st": table[standard]["c2st"]["value"],  # type: ignore[index]
+        "c2st": table[standard]["c2st"]["value"],
         "evaluation": full,
         "new_masks": new,
-        "new_mask_adherence": adherence_ratio(new["adherence"], table["real"]["adherence"]),  # type: ignore[arg-type]
+        "new_mask_adherence": adherence_ratio(new["adherence"], table["real"]["adherence"]),
         "table": table,
         "seconds": seconds,
         "step_costs": costs,

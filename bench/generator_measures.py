@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +39,7 @@ from neonet3d.metrics.discrimination import auc
 from neonet3d.metrics.two_sample import two_sample_auc
 from neonet3d.segmentation.predict import Segmenter
 
-Result = dict[str, object]
+Result = dict[str, Any]
 SEEDS = (0, 1, 2)
 RESAMPLES = 1000
 
@@ -81,7 +83,7 @@ def adherence(segmenter: Segmenter, pairs: Cohort) -> dict[str, dict[str, object
 
 def adherence_ratio(of_images: dict[str, Result], of_real: dict[str, Result]) -> float:
     """The lowest over classes of Dice on synthetic over Dice on real held-out images."""
-    ratios = [float(of_images[k]["value"]) / float(v["value"]) for k, v in of_real.items()]  # type: ignore[arg-type]
+    ratios = [float(of_images[k]["value"]) / float(v["value"]) for k, v in of_real.items()]
     return min(ratios)
 
 
@@ -150,7 +152,7 @@ def classifiers(
             return {"scores": scores.tolist()}
 
         runs = [
-            np.array(kept(f"classifier-{name}-{seed}", lambda seed=seed: run(seed))["scores"])  # type: ignore[misc]
+            np.array(kept(f"classifier-{name}-{seed}", partial(run, seed))["scores"])
             for seed in SEEDS
         ]
         found[name] = _scored(outcomes, runs) | {"n_train": len(patches)}
@@ -193,9 +195,7 @@ def _seen(patches: Patches) -> tuple[Tensor, Tensor, Tensor]:
     """Images, class memberships, and the regions to pool in."""
     maps = patches.required_label_maps()
     members = [(maps == value).float() for value in range(1, len(PHANTOM_CLASSES))]
-    regions = batch_region_maps(
-        maps, PHANTOM_CLASSES, patches.shape, spacing_mm=patches.spacing_mm, shell_mm=SHELL_MM
-    )
+    regions = batch_region_maps(patches, PHANTOM_CLASSES, shell_mm=SHELL_MM)
     return patches.images[:, None], torch.stack(members, dim=1), regions[:, 2:]
 
 

@@ -155,8 +155,9 @@ class LatentDiffusion:
         torch.manual_seed(0)
         unet = build_unet(n_labels)
         controlnet = build_controlnet(unet, n_classes, n_labels)
-        parts = (here.to_device(part) for part in (autoencoder, unet, controlnet))
-        return cls(*parts, n_classes=n_classes, labelled=labelled, scale=1.0)
+        for part in (autoencoder, unet, controlnet):
+            here.to_device(part)
+        return cls(autoencoder, unet, controlnet, n_classes, labelled, scale=1.0)
 
     def save(self, path: Path) -> None:
         tensors = {

@@ -78,9 +78,9 @@ def measure(folder: Path) -> str:
         lambda: volume.write(ours, durable=False),
     )
     rows = [
-        ("read, voxels as stored", *stored),
-        ("read, float32 in RAS+ (ours also refuses NaN, Inf and a constant image)", *ready),
-        ("write float32", *written),
+        ("read, voxels as stored", stored),
+        ("read, float32 in RAS+ (ours also refuses NaN, Inf and a constant image)", ready),
+        ("write float32", written),
     ]
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
@@ -101,7 +101,10 @@ def measure(folder: Path) -> str:
         "",
         "| | nibabel | neonet3d | times as fast |",
         "|---|---|---|---|",
-        *(f"| {what} | {a * 1e3:.0f} ms | {b * 1e3:.0f} ms | {a / b:.2f} |" for what, a, b in rows),
+        *(
+            f"| {what} | {a * 1e3:.0f} ms | {b * 1e3:.0f} ms | {a / b:.2f} |"
+            for what, (a, b) in rows
+        ),
         "",
         f"Size of the written file: nibabel {theirs.stat().st_size / 1e6:.2f} MB, "
         f"neonet3d {ours.stat().st_size / 1e6:.2f} MB.",

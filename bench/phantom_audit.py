@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from neonet3d.classification.regions import batch_region_maps
+from neonet3d.classification.regions import region_maps
 from neonet3d.cohort.phantom.patient import PhantomCase, draw_label, simulate_patient, simulate_roi
 from neonet3d.cohort.phantom.writer import PHANTOM_CLASSES, SEED_STRIDE
 from neonet3d.config import fingerprint, load_config
@@ -79,13 +79,18 @@ def draw_cases(n: int, seed: int, pool: ProcessPoolExecutor) -> Cases:
     work = partial(simulate_roi, shape=roi.shape, spacing_mm=roi.spacing_mm)
     made = list(pool.map(work, [seed * SEED_STRIDE + i for i in range(n)], chunksize=4))
     label_maps = torch.from_numpy(np.stack([case.label_map for case in made]))
-    regions = batch_region_maps(
-        label_maps, PHANTOM_CLASSES, roi.shape, spacing_mm=roi.spacing_mm, shell_mm=SHELL_MM
-    )
+    regions = [
+        torch.from_numpy(
+            region_maps(
+                case.label_map, PHANTOM_CLASSES, spacing_mm=roi.spacing_mm, shell_mm=SHELL_MM
+            )
+        )
+        for case in made
+    ]
     return Cases(
         torch.from_numpy(np.stack([normalised(case) for case in made])[:, None]),
         label_maps,
-        regions[:, 2:],  # without whole and liver
+        torch.stack(regions)[:, 2:],  # without whole and liver
         np.array([case.pni for case in made]),
         np.array([case.pni_probability for case in made]),
         {key: np.array([c.parameters[key] for c in made]) for key in made[0].parameters},
@@ -211,13 +216,17 @@ def segmentation_lines(train: Cases, test: Cases, n: int = 100) -> Iterator[str]
 
 def speed_lines(pool: ProcessPoolExecutor) -> Iterator[str]:
     roi, scan = load_config("cpu").roi, load_config("cpu").phantom
-    coarse = {"spacing_mm": (3.3, 3.3, 5.0), "field_of_view_mm": (316.8, 316.8, 200.0)}
-    fine = {"spacing_mm": scan.spacing_mm, "field_of_view_mm": scan.field_of_view_mm}
-    window = {"shape": roi.shape, "spacing_mm": roi.spacing_mm}
-    kinds = (
-        (f"ROI {roi.shape} at {roi.spacing_mm} mm", partial(simulate_roi, **window)),
-        ("whole liver at (3.3, 3.3, 5.0) mm", partial(simulate_patient, **coarse)),
-        (f"whole liver at {scan.spacing_mm} mm", partial(simulate_patient, **fine)),
+    window = partial(simulate_roi, shape=roi.shape, spacing_mm=roi.spacing_mm)
+    coarse = partial(
+        simulate_patient, spacing_mm=(3.3, 3.3, 5.0), field_of_view_mm=(316.8, 316.8, 200.0)
+    )
+    fine = partial(
+        simulate_patient, spacing_mm=scan.spacing_mm, field_of_view_mm=scan.field_of_view_mm
+    )
+    kinds: tuple[tuple[str, Callable[[int], PhantomCase]], ...] = (
+        (f"ROI {roi.shape} at {roi.spacing_mm} mm", window),
+        ("whole liver at (3.3, 3.3, 5.0) mm", coarse),
+        (f"whole liver at {scan.spacing_mm} mm", fine),
     )
     for name, work in kinds:
         list(pool.map(work, range(4)))  # warm

@@ -57,7 +57,7 @@ def command(kept: Path, *words: object) -> Result:
         result = json.loads(done.stdout)
         result |= {"seconds": time.perf_counter() - started, "load": os.getloadavg()[1]}
         kept.write_text(json.dumps(result, indent=2) + "\n")
-    return json.loads(kept.read_text())  # type: ignore[no-any-return]
+    return json.loads(kept.read_text())
 
 
 def segment(work: Path, name: str, cohort: Path, fold: list[object], *options: str) -> Result:

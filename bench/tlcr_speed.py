@@ -85,7 +85,9 @@ def measure(folder: Path) -> str:
     case = write_case(folder)
     image, mask = case.read_with_mask()
     rois = {preset: load_config(preset).roi for preset in ("cpu", "gpu")}
-    named = [("read image and mask, verified, in RAS+", case.read_with_mask)]
+    named: list[tuple[str, Callable[[], object]]] = [
+        ("read image and mask, verified, in RAS+", case.read_with_mask)
+    ]
     for preset, roi in rois.items():
         size = f"{'x'.join(map(str, roi.shape))} of {'x'.join(f'{s:g}' for s in roi.spacing_mm)} mm"
         named += [(f"{what} ({preset}: {size})", do) for what, do in ways(image, mask, roi).items()]
