@@ -303,7 +303,14 @@ def learned(
         maps = train.required_label_maps()[rows]
         make = partial(draw, generator, maps, labels, STANDARD, CONFIG.sampler.method)
         images = kept_images(work, f"images-{name}", make)
-        return replace(train, images=images, label_maps=maps, outcomes=labels)
+        return replace(
+            train,
+            images=images,
+            label_maps=maps,
+            outcomes=labels,
+            synthetic=torch.ones(len(rows), dtype=torch.bool),
+            log_scale=torch.zeros(len(rows), 3),  # as ``draw`` says nothing of it
+        )
 
     crossed = synthetic("1to1", *crossed_rows(len(train), n))
     own = synthetic("own-masks", *own_rows(train.outcomes, n))

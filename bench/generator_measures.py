@@ -135,6 +135,8 @@ def classifiers(
         images=torch.cat([real.images, synthetic.images]),
         label_maps=torch.cat([real.required_label_maps(), synthetic.required_label_maps()]),
         outcomes=torch.cat([real.outcomes, synthetic.outcomes]),
+        synthetic=torch.cat([real.synthetic, synthetic.synthetic]),
+        log_scale=torch.cat([real.log_scale, synthetic.log_scale]),
     )
     sets = {
         "real": (real, STEPS_SMALL),
