@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from neonet3d.cohort.importers.dicom_pixels import read_stack
+from neonet3d.cohort.volume import Volume, read_volume
 from neonet3d.engine.artefact import read_card
 from neonet3d.report.dicom_series import SourceSeries
 
@@ -24,7 +25,12 @@ def scan(make_series: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path]:
     mask[3:5, 3:5, 3:5] = 2
     path = tmp_path / "case_0001.nii.gz"
     image.with_data(mask).write(path)
+    image.write(scan_of(path))
     return series, path
+
+
+def scan_of(mask: Path) -> Path:
+    return mask.parent / "case_0001_0000.nii.gz"
 
 
 def said(tmp_path: Path, **changes: Any) -> Path:
@@ -43,8 +49,10 @@ def test_a_mask_and_a_probability_become_two_objects(
     scan: tuple[Path, Path], trained: Any, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     series, mask = scan
-    words = ("--mask", mask, "--segmenter", trained.segmenter, "--prediction", said(tmp_path))
-    found = run("dicom", series, tmp_path / "out", *words, "--json").json()
+    words = ("--mask", mask, "--scan", scan_of(mask), "--segmenter", trained.segmenter)
+    found = run(
+        "dicom", series, tmp_path / "out", *words, "--prediction", said(tmp_path), "--json"
+    ).json()
     assert list(found["volumes_ml"]) == ["liver", "tumour"]
     assert (found["probability"], found["unfamiliar"]) == (0.7, True)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -63,7 +71,8 @@ def test_without_a_prediction_the_report_has_the_volumes(
     scan: tuple[Path, Path], trained: Any, run: Callable[..., Any], tmp_path: Path
 ) -> None:
     series, mask = scan
-    done = run("dicom", series, tmp_path / "out", "--mask", mask, "--segmenter", trained.segmenter)
+    words = ("--mask", mask, "--scan", scan_of(mask), "--segmenter", trained.segmenter)
+    done = run("dicom", series, tmp_path / "out", *words)
     assert "unverified" in done.stdout
     assert "Research use only" in done.stdout
     report = hd.sr.srread(tmp_path / "out" / "report.dcm")
@@ -90,7 +99,7 @@ def test_a_prediction_that_is_not_of_the_scan_is_refused(
     tmp_path: Path,
 ) -> None:
     series, mask = scan
-    given = ("--mask", mask, "--segmenter", trained.segmenter)
+    given = ("--mask", mask, "--scan", scan_of(mask), "--segmenter", trained.segmenter)
     prediction = ("--prediction", said(tmp_path, **changes))
     done = run("dicom", series, tmp_path / "out", *given, *prediction)
     assert done.status == 2
@@ -103,7 +112,45 @@ def test_a_mask_of_other_classes_is_refused(
 ) -> None:
     series, mask = scan
     (mask.parent / "labels.json").write_text(json.dumps({"background": 0, "tumour": 1}))
-    given = ("--mask", mask, "--segmenter", trained.segmenter)
+    given = ("--mask", mask, "--scan", scan_of(mask), "--segmenter", trained.segmenter)
     done = run("dicom", series, tmp_path / "out", *given)
     assert done.status == 2
     assert "names the classes" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("factor", "noise", "shift_mm", "sentence"),
+    [(3.0, 0.0, 0.0, None), (1.0, 1.0, 0.0, "voxels are another"), (1.0, 0.0, 5.0, "grid is")],
+)
+def test_another_patients_series_is_refused(
+    factor: float,
+    noise: float,
+    shift_mm: float,
+    sentence: str | None,
+    scan: tuple[Path, Path],
+    trained: Any,
+    run: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    """Scaled by a converter it is still the same scan; with other voxels or elsewhere it is not."""
+    series, mask = scan
+    image = read_volume(scan_of(mask))
+    other = np.random.default_rng(0).normal(size=image.shape) * image.data.std() * noise
+    affine = image.affine.copy()
+    affine[0, 3] += shift_mm
+    Volume((factor * (image.data + other)).astype(np.float32), affine).write(scan_of(mask))
+    words = ("--mask", mask, "--scan", scan_of(mask), "--segmenter", trained.segmenter)
+    done = run("dicom", series, tmp_path / "out", *words)
+    assert done.status == (0 if sentence is None else 2)
+    assert sentence is None or f"is not the scan of this series: its {sentence}" in done.stderr
+
+
+def test_the_scan_of_another_case_is_refused(
+    scan: tuple[Path, Path], trained: Any, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    series, mask = scan
+    other = scan_of(mask).rename(mask.parent / "case_0002_0000.nii.gz")
+    words = ("--mask", mask, "--scan", other, "--segmenter", trained.segmenter)
+    done = run("dicom", series, tmp_path / "out", *words)
+    assert done.status == 2
+    assert "is no scan of it" in done.stderr

@@ -25,6 +25,13 @@ def dicom(
     segmenter: Annotated[
         Path, typer.Option(help="The segmenter that drew it: names of the classes, and version.")
     ],
+    scan: Annotated[
+        Path,
+        typer.Option(
+            help="The scan that was segmented, as the cohort has it (imagesTr/<case>_0000.nii.gz): "
+            "a series with other voxels is refused."
+        ),
+    ],
     choose: Annotated[
         str | None,
         typer.Option(
@@ -49,8 +56,9 @@ def dicom(
     Both belong to the patient and the study of the series and carry their identifiers.
     """
     from neonet3d.cohort.folder import new_folder
-    from neonet3d.cohort.volume import read_label_map
+    from neonet3d.cohort.volume import read_label_map, read_volume
     from neonet3d.engine.artefact import read_card
+    from neonet3d.errors import InputError
     from neonet3d.report.dicom_report import write_structured_report
     from neonet3d.report.dicom_segmentation import Algorithm, write_segmentation
     from neonet3d.report.dicom_series import SourceSeries
@@ -60,7 +68,13 @@ def dicom(
     schema, case = card.schema_, mask.name.removesuffix(".gz").removesuffix(".nii")
     require_same_classes(mask.parent, schema)
     said = None if prediction is None else _probability(prediction, case)
+    if not scan.name.startswith(f"{case}_"):
+        raise InputError(
+            f"The mask is named after {case}, and {scan.name} is no scan of it. Give both of one "
+            "case."
+        )
     source = SourceSeries.open(series, choose)
+    source.require_scan(read_volume(scan), name=scan.name)
     frames = source.in_slices(read_label_map(mask, n_classes=len(schema)), schema, name=mask.name)
     segments = write_segmentation(
         source, frames, schema, Algorithm.of("NeoSeg", card.weights_sha256)

@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from neonet3d.cohort.importers.dicom import choose_series, list_series
+from neonet3d.cohort.importers.dicom_pixels import read_stack
 from neonet3d.cohort.importers.dicom_stack import Stack
 from neonet3d.cohort.regrid import draw_on_grid
 from neonet3d.cohort.volume import GRID_TOLERANCE_MM, Volume, corner_distance_mm, to_canonical
@@ -38,6 +39,7 @@ MAY_BE_EMPTY = (
     "SliceThickness",
 )
 MOST_LOST = 0.1  # of a class's volume, on another grid
+ALIKE = 0.999  # correlation of a scan with itself, rounded and scaled otherwise
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,24 @@ class SourceSeries:
     @property
     def voxel_ml(self) -> float:
         return float(np.prod(self.stack.spacing_mm)) / 1000
+
+    def require_scan(self, scan: Volume, *, name: str) -> None:
+        """Refuse a scan that is not this series: objects go into a patient's record.
+
+        A cohort does not know whose its cases are, but it has their voxels. Those may be scaled
+        otherwise, as converters scale them.
+
+        Raises:
+            InputError: another grid, or other voxels.
+        """
+        image = read_stack(self.stack, name=name)
+        same = image.shape == scan.shape and corner_distance_mm(image, scan) <= GRID_TOLERANCE_MM
+        alike = same and np.corrcoef(image.data.ravel(), scan.data.ravel())[0, 1] >= ALIKE
+        if not alike:
+            raise InputError(
+                f"{name} is not the scan of this series: its {'voxels are' if same else 'grid is'} "
+                "another. Give the series that this very scan was imported from."
+            )
 
     def in_slices(
         self, mask: Volume, schema: LabelSchema, *, name: str
