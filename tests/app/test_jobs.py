@@ -98,6 +98,7 @@ def test_the_worker_stays_and_is_another_process(queue: JobQueue) -> None:
 def test_a_refusal_is_its_sentence_and_a_fault_of_ours_says_so(queue: JobQueue) -> None:
     refused = ended(queue.submit("test", lambda folder: Refuses()))
     assert (refused.state, refused.sentence) == ("failed", "The scan is upside down. Turn it.")
+    assert not refused.folder.exists()  # with what it had of the scan
     broken = ended(queue.submit("test", lambda folder: Breaks()))
     assert broken.sentence is not None
     assert "neonet3d itself failed (ZeroDivisionError)" in broken.sentence

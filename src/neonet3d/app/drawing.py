@@ -77,5 +77,5 @@ class DrawVolume:
         with zipfile.ZipFile(folder / PAIR, "w") as pair:
             for name in (IMAGE, MASK, RECORD):
                 pair.write(folder / name, name)
-        trained_on_it = source.source in generator.card.training_cases
+        trained_on_it = generator.card.saw(crops[source.name])
         return {"pair": PAIR, "trained_on_the_mask": trained_on_it, **record}

@@ -212,6 +212,8 @@ class JobQueue:
                     said = pipe.recv()
                     if not isinstance(said, Begun):
                         self._conclude(job, said)
+                        if job.state != "done":  # nobody can look at what it had of the scan
+                            shutil.rmtree(job.folder, ignore_errors=True)
                         return
                     with self._changed:
                         job.begin(said.stage)

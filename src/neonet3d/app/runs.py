@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def list_runs(folder: Path) -> list[RunState]:
     found = []
     for path in folder.iterdir():
         with suppress(OSError, ValueError, KeyError, IndexError, TypeError):  # is no run of ours
-            if (path / "manifest.json").is_file():
+            if _is_ours(path) and (path / "manifest.json").is_file():
                 found.append(read_run(path))
     return sorted(found, key=lambda run: run.started, reverse=True)
 
@@ -66,14 +67,20 @@ def page_of_run(folder: Path, name: str, page: str) -> Path:
     Raises:
         InputError: no such run or page.
     """
-    if name in {path.name for path in folder.iterdir()} and page in _pages(folder / name):
+    ours = {path.name for path in folder.iterdir() if _is_ours(path)}
+    if name in ours and page in _pages(folder / name):
         return folder / name / page
     raise InputError(f"There is no page {page!r} of a run {name!r} here.")
 
 
+def _is_ours(path: Path) -> bool:
+    """A page of another user would run beside the session's key, which its address shows it."""
+    return path.stat().st_uid == os.getuid()
+
+
 def _pages(path: Path) -> tuple[str, ...]:
-    pages = [name for name in PAGES if (path / name).is_file()]
-    return (*pages, *sorted(page.name for page in path.glob("cases-*.html")))
+    pages = [path / name for name in PAGES] + sorted(path.glob("cases-*.html"))
+    return tuple(page.name for page in pages if page.is_file() and _is_ours(page))
 
 
 def _state(path: Path) -> State:

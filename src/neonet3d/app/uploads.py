@@ -140,9 +140,11 @@ def _unzip(upload: Path, target: Path) -> None:
                 if to.name.endswith((".nii", ".nii.gz")):
                     with to.open("rb") as file:
                         _require_declared(file.read(GZIP_HEAD))
-    except UNZIP_ERRORS as error:
+    except InputError:  # a ValueError, and a sentence already
+        raise
+    except UNZIP_ERRORS as error:  # whose text may quote a name inside the zip, a patient's often
         raise InputError(
-            f"The zip cannot be unpacked ({type(error).__name__}: {error}). Make it again."
+            f"The zip cannot be unpacked ({type(error).__name__}). Make it again."
         ) from error
 
 

@@ -4,18 +4,30 @@ import { Volumes } from "./volumes.js";
 const { colours, labels } = settings();
 const TUMOUR = labels.labels.indexOf("tumour"), LIVER = Math.max(0, labels.labels.indexOf("liver"));
 const MOST_EDITS = 50;
-let edits = [], mask = null, grabbed = null, dragged = [0, 0], volumes = null, running = "", turn = Promise.resolve();
+let edits = [], mask = null, shown = null, grabbed = null, dragged = [0, 0], volumes = null, running = "", turn = Promise.resolve();
 
 // The least that a surface can be moved by.
 const voxel = () => Math.min(...mask.spacing_mm);
-const wanted = (chosen) => ({ case: Number(control("case").value), edits: chosen });
 
-// One change after the other; one that the app refuses is not made, and its sentence shown.
+// One change after the other; one that the app refuses is not made, and its sentence shown. Edits are of the case that
+// is shown, whatever has been chosen since.
 function change(next) {
   turn = turn.then(trying(async () => {
     const asked = next(edits);
     if (asked.length > MOST_EDITS) throw new Error(`A mask takes ${MOST_EDITS} edits. Undo some, or draw the volume.`);
-    await fetchMask(asked);
+    await fetchMask(shown, asked);
+  }));
+  return turn;
+}
+
+function choose(number) {
+  turn = turn.then(trying(async () => {
+    try {
+      await fetchMask(number, []);
+    } catch (error) {
+      if (shown !== null) control("case").value = shown;
+      throw error;
+    }
   }));
   return turn;
 }
@@ -27,9 +39,9 @@ const append = (edit) => change((before) => {
   return [...before.slice(0, -1), { kind: "shift", by_mm: edit.by_mm.map((mm, axis) => mm + last.by_mm[axis]) }];
 });
 
-async function fetchMask(asked) {
-  const found = await ask("api/mask", JSON.stringify(wanted(asked)));
-  edits = asked;
+async function fetchMask(number, asked) {
+  const found = await ask("api/mask", JSON.stringify({ case: number, edits: asked }));
+  [shown, edits] = [number, asked];
   const bytes = Uint8Array.from(atob(found.labels), (character) => character.charCodeAt(0));
   const fresh = mask === null;
   mask = { ...found, bytes };
@@ -53,6 +65,7 @@ function largestSlice() {
 
 // As radiologists read it: the patient's right on the left, anterior up.
 function paint() {
+  if (!mask) return;
   const canvas = control("mask"), [x, y] = mask.shape, [sx, sy] = mask.spacing_mm;
   canvas.width = 384;
   canvas.height = Math.round(384 * y * sy / (x * sx));
@@ -120,12 +133,13 @@ control("mask").addEventListener("keydown", (event) => {
 });
 
 control("slice").addEventListener("input", paint);
-control("case").addEventListener("change", () => change(() => []));
-control("grow").addEventListener("click", () => append({ kind: "grow", by_mm: voxel() }));
-control("shrink").addEventListener("click", () => append({ kind: "grow", by_mm: -voxel() }));
-control("remove").addEventListener("click", () => append({ kind: "remove" }));
-control("insert").addEventListener("click", () => append({ kind: "insert", volume_ml: 5, number: Math.floor(Math.random() * 2 ** 31) }));
-control("undo").addEventListener("click", () => change((before) => before.slice(0, -1)));
+const onMask = (id, edit) => control(id).addEventListener("click", () => { if (mask) edit(); });
+control("case").addEventListener("change", () => choose(Number(control("case").value)));
+onMask("grow", () => append({ kind: "grow", by_mm: voxel() }));
+onMask("shrink", () => append({ kind: "grow", by_mm: -voxel() }));
+onMask("remove", () => append({ kind: "remove" }));
+onMask("insert", () => append({ kind: "insert", volume_ml: 5, number: Math.floor(Math.random() * 2 ** 31) }));
+onMask("undo", () => change((before) => before.slice(0, -1)));
 control("cancel").addEventListener("click", trying(() => cancel(running)));
 
 async function look(number, result) {
@@ -161,12 +175,13 @@ control("draw").addEventListener("click", trying(async () => {
   control("draw").disabled = true;
   try {
     await turn;  // edits that are under way
-    const asked = { ...wanted(edits), outcome: Number(control("outcome").value), seed: Number(control("seed").value) };
+    if (shown === null) throw new Error("There is no mask to draw on. Choose another case.");
+    const asked = { case: shown, edits, outcome: Number(control("outcome").value), seed: Number(control("seed").value) };
     await watch((await ask("api/generate", JSON.stringify(asked))).id);
   } finally {
     control("draw").disabled = false;
   }
 }));
 
-await change(() => []);
+await choose(Number(control("case").value));
 if (remembered()) await watch(remembered());

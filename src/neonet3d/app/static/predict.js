@@ -28,7 +28,10 @@ function told(job) {
   }));
 }
 
-function percent(share) { return Math.round(100 * share) + " %"; }
+// Never rounded to certainty.
+function percent(share) {
+  return share > 0.99 ? "more than 99 %" : share < 0.01 ? "less than 1 %" : Math.round(100 * share) + " %";
+}
 
 function say(result) {
   const { prediction: of, volumes_ml: sizes } = result;

@@ -9,9 +9,17 @@
   };
   const views = { real: new niivue.Niivue(options), synthetic: new niivue.Niivue(options) };
 
-  async function show(number) {
-    for (const [name, view] of Object.entries(views)) {
-      while (view.volumes.length) view.removeVolumeByIndex(0);
+  // Calls wait for each other, and all is loaded before anything is swapped: no mask lies on another case's image.
+  let turn = Promise.resolve();
+  function show(number) {
+    const done = turn.then(() => swap(number));
+    turn = done.catch(() => {});
+    return done;
+  }
+
+  async function swap(number) {
+    const loaded = {};
+    for (const name of Object.keys(views)) {
       const image = await niivue.NVImage.loadFromBase64({
         base64: cases[number][name], name: name + ".nii.gz", colormap: "gray", cal_min: 0, cal_max: 4000,
       });
@@ -19,8 +27,11 @@
         base64: cases[number].mask, name: "mask.nii.gz", opacity: Number(control("opacity").value),
       });
       mask.setColormapLabel(labels);
-      view.addVolume(image);
-      view.addVolume(mask);
+      loaded[name] = [image, mask];
+    }
+    for (const [name, view] of Object.entries(views)) {
+      while (view.volumes.length) view.removeVolumeByIndex(0);
+      for (const one of loaded[name]) view.addVolume(one);
     }
     document.body.dataset.shown = number;
   }
@@ -33,11 +44,18 @@
     }
   }
 
+  function say(error) {
+    const problem = control("problem");
+    problem.textContent = "The volumes cannot be drawn here (" + error.message + "). " +
+      "A browser with WebGL 2 can; report.html has slices of the same cases.";
+    problem.hidden = false;
+  }
+
   try {
     for (const [name, view] of Object.entries(views)) await view.attachToCanvas(control(name));
     views.real.broadcastTo([views.synthetic], { "2d": true, "3d": true });
     views.synthetic.broadcastTo([views.real], { "2d": true, "3d": true });
-    control("case").addEventListener("change", (event) => show(Number(event.target.value)));
+    control("case").addEventListener("change", (event) => show(Number(event.target.value)).catch(say));
     control("turn").addEventListener("click", () => look("turn"));
     control("slices").addEventListener("click", () => look("slices"));
     control("opacity").addEventListener("input", (event) => {
@@ -46,9 +64,6 @@
     await show(0);
     look("turn");
   } catch (error) {
-    const problem = control("problem");
-    problem.textContent = "The volumes cannot be drawn here (" + error.message + "). " +
-      "A browser with WebGL 2 can; report.html has slices of the same cases.";
-    problem.hidden = false;
+    say(error);
   }
 })();
