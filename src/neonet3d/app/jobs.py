@@ -211,9 +211,9 @@ class JobQueue:
                 elif pipe.poll(LOOK_SECONDS):
                     said = pipe.recv()
                     if not isinstance(said, Begun):
+                        if isinstance(said, Failed) or job.ended:  # nobody will look at what it
+                            shutil.rmtree(job.folder, ignore_errors=True)  # had of the scan
                         self._conclude(job, said)
-                        if job.state != "done":  # nobody can look at what it had of the scan
-                            shutil.rmtree(job.folder, ignore_errors=True)
                         return
                     with self._changed:
                         job.begin(said.stage)
