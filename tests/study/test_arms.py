@@ -4,8 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 
+from neonet3d.classification import train
+from neonet3d.classification.patten_model import build_patten
+from neonet3d.classification.train import train_patten
+from neonet3d.classification.training_set import loaded_start, with_start
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import load_patches
@@ -182,8 +188,6 @@ def test_what_is_pretrained_goes_on_from_there(run: FoldPaths) -> None:
 def test_a_start_of_other_settings_is_refused(
     run: FoldPaths, divided: list[Fold], every: Config, tmp_path: Path
 ) -> None:
-    from neonet3d.classification.train import train_patten
-
     wider = every.classifier.model_copy(update={"channels": 16})
     with pytest.raises(InputError, match="other settings, patches or parts"):
         train_patten(
@@ -197,19 +201,46 @@ def test_a_start_of_other_settings_is_refused(
 
 
 def test_a_start_that_saw_the_held_out_patients_is_refused(
-    run: FoldPaths, divided: list[Fold], every: Config, tmp_path: Path
+    run: FoldPaths, divided: list[Fold]
 ) -> None:
-    from neonet3d.classification.train import train_patten
+    start = run.classifier("patten-real-weighted")
+    card, crops = read_card(start), divided[1]
+    assert with_start(card, start, crops).parents["start"] == card.weights_sha256
+    with pytest.raises(InputError, match="held-out cases trained this PattenNet"):
+        with_start(card, start, Fold("other way round", crops.held_out, crops.training))
 
-    with pytest.raises(InputError, match="trained"):
-        train_patten(
-            divided[0],
-            run.generator / "autoencoder",
-            every,
-            tmp_path / "patten",
-            start=run.classifier("patten-real"),
-            allow_no_tumour=True,
-        )
+
+def test_a_start_on_another_encoder_is_refused(run: FoldPaths) -> None:
+    start = run.classifier("patten-real-weighted")
+    card = read_card(start)
+    loaded_start(start, card, build_patten)
+    other = card.model_copy(update={"parents": card.parents | {"autoencoder": "0" * 64}})
+    with pytest.raises(InputError, match="other settings, patches or parts"):
+        loaded_start(start, other, build_patten)
+
+
+def test_an_encoder_that_was_trained_along_is_taken_over(
+    run: FoldPaths,
+    divided: list[Fold],
+    every: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = {"encoder": "trainable", "features": "maps", "readings": ("deep",)}
+    section = every.classifier.model_copy(update=changed)
+    config = every.model_copy(update={"classifier": section})
+
+    def trained(name: str, start: Path | None) -> dict[str, torch.Tensor]:
+        encoder = run.generator / "autoencoder"
+        train_patten(divided[1], encoder, config, tmp_path / name, start=start)
+        weights = load_file(tmp_path / name / "model.safetensors")
+        return {key: of for key, of in weights.items() if key.startswith("encoder.")}
+
+    first = trained("first", None)
+    monkeypatch.setattr(train, "train_loop", lambda *_, **__: 0.0)
+    fresh, second = trained("fresh", None), trained("second", tmp_path / "first")
+    assert any(not torch.equal(first[key], fresh[key]) for key in first)
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 def test_a_leaky_twin_of_a_table_is_refused() -> None:

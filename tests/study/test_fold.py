@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from neonet3d.classification.predict import Classifier
 from neonet3d.cohort.cohort import Case, Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume
@@ -21,8 +23,15 @@ from neonet3d.engine.artefact import read_card
 from neonet3d.engine.executor import run_here
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.segmentation.tlcr import crop_cohort
+from neonet3d.study import fold as fold_module
 from neonet3d.study.arms import study_arms
-from neonet3d.study.fold import FoldWork, count_without_tumour, fold_tasks, training_tasks
+from neonet3d.study.fold import (
+    FoldWork,
+    _probabilities,
+    count_without_tumour,
+    fold_tasks,
+    training_tasks,
+)
 from neonet3d.study.paths import FoldPaths
 
 ARMS = tuple(arm.key for arm in study_arms(load_config("demo")))
@@ -305,3 +314,21 @@ def test_a_patient_in_whom_neoseg_finds_nothing_is_predicted_and_counted(
     # Without a liver there is no reference intensity: the training cases' prevalence.
     training = divided.crops.training.outcomes
     assert [float(rows[1][arm]) for arm in ARMS] == pytest.approx([training.mean()] * 3, abs=1e-6)
+
+
+def test_a_table_speaks_where_no_liver_was_found(
+    scans: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fold_module, "cut_without_liver", lambda cohort: [cohort.cases[0].name])
+
+    @dataclass
+    class Says:
+        reads_scans: bool
+        prevalence: float = 0.5
+
+        def predict(self, cohort: Cohort, *, allow_no_tumour: bool) -> np.ndarray:
+            return np.full(len(cohort), 0.9)
+
+    first = scans.cases[0].name
+    assert _probabilities(cast(Classifier, Says(reads_scans=True)), scans)[first] == 0.5
+    assert _probabilities(cast(Classifier, Says(reads_scans=False)), scans)[first] == 0.9

@@ -211,8 +211,6 @@ class JobQueue:
                 elif pipe.poll(LOOK_SECONDS):
                     said = pipe.recv()
                     if not isinstance(said, Begun):
-                        if isinstance(said, Failed) or job.ended:  # nobody will look at what it
-                            shutil.rmtree(job.folder, ignore_errors=True)  # had of the scan
                         self._conclude(job, said)
                         return
                     with self._changed:
@@ -224,6 +222,8 @@ class JobQueue:
 
     def _conclude(self, job: Job, said: Done | Failed) -> None:
         with self._changed:
+            if job.ended or isinstance(said, Failed):  # nobody will look at what it had of the scan
+                shutil.rmtree(job.folder, ignore_errors=True)
             if job.ended:  # cancelled at the last moment
                 return
             match said:

@@ -67,9 +67,10 @@ def page_of_run(folder: Path, name: str, page: str) -> Path:
     Raises:
         InputError: no such run or page.
     """
-    ours = {path.name for path in folder.iterdir() if _is_ours(path)}
-    if name in ours and page in _pages(folder / name):
-        return folder / name / page
+    run = folder / name
+    listed = name in {path.name for path in folder.iterdir()} and run.is_dir()
+    if listed and _is_ours(run) and page in _pages(run):
+        return run / page
     raise InputError(f"There is no page {page!r} of a run {name!r} here.")
 
 

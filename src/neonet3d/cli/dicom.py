@@ -68,7 +68,7 @@ def dicom(
     schema, case = card.schema_, mask.name.removesuffix(".gz").removesuffix(".nii")
     require_same_classes(mask.parent, schema)
     said = None if prediction is None else _probability(prediction, case)
-    if not scan.name.startswith(f"{case}_"):
+    if scan.name != f"{case}_0000.nii.gz":
         raise InputError(
             f"The mask is named after {case}, and {scan.name} is no scan of it. Give both of one "
             "case."

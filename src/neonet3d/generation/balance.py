@@ -93,7 +93,8 @@ def balance_cohort(
             "The generator was trained without outcomes, so it cannot balance classes."
         )
     outcomes = training.outcomes
-    wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), config)
+    negative, positive = int((outcomes == 0).sum()), int((outcomes == 1).sum())
+    wanted = plan_balance(negative, positive, config)
     writer = CohortWriter(
         out,
         training.schema,
@@ -101,10 +102,10 @@ def balance_cohort(
         channel=training.channel,
         durable=False,
     )
-    n_real = (0, 0)
-    if config.mode != "pretrain":
+    if config.mode == "pretrain":
+        negative = positive = 0
+    else:
         add_real_cases(writer, training)
-        n_real = (int((outcomes == 0).sum()), int((outcomes == 1).sum()))
     gate = QualityGate.of(training, generator, segmenter, config)
     rng = np.random.default_rng(seed)
     drawn = kept = 0
@@ -163,7 +164,7 @@ def balance_cohort(
                 )
             pending = refused
     record = {
-        "real": {"negative": n_real[0], "positive": n_real[1]},
+        "real": {"negative": negative, "positive": positive},
         "synthetic": {"negative": wanted.negative, "positive": wanted.positive},
         "drawn": drawn,
         "rejected": drawn - kept,

@@ -8,6 +8,7 @@ from jaxtyping import Float, Shaped
 from scipy import stats
 
 from neonet3d.errors import InputError
+from neonet3d.metrics.clustered import N_RESAMPLES
 from neonet3d.metrics.interval import (
     Interval,
     check_resamples,
@@ -22,8 +23,6 @@ from neonet3d.metrics.ranking import (
     split_by_class,
     weighted_auc,
 )
-
-N_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class Arm:
         """The configuration with which it is trained."""
         of = self.settings
         drawing: dict[str, object] = {} if of.drawing is None else {"drawing": of.drawing}
-        match self.settings.model:
+        match of.model:
             case "patten":
                 name, changed = "classifier", drawing
             case "radiomics":

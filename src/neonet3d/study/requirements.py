@@ -38,7 +38,7 @@ def require_known_names(cohort: Cohort) -> None:
 
 
 def require_models(cohort: Cohort, config: Config) -> None:
-    """What the table's and the radiomics' models ask of a cohort.
+    """What the table's and the radiomics' models ask of a cohort. Nothing found here is kept.
 
     Raises:
         InputError: as their trainings would, of all patients together.
