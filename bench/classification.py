@@ -5,7 +5,8 @@ python bench/classification.py WORK_FOLDER [docs/results/classification.md] [--j
 Phantom: patches cut around the reference tumour, five folds. In each fold an autoencoder is trained
 on its training patients, then every model; held-out probabilities are pooled over the folds. Every
 AUC has a DeLong interval, every model a paired test against PattenNet on the same patients.
-Vessels: the official split, PattenNet (on the encoder's maps) and a ResNet-18 with five seeds each.
+Vessels: the official split, five seeds each of a ResNet-18 and of PattenNet (on the encoder's maps
+and on signed distances to the vessel), with the training cases and with a generator's 1:1 balance.
 What is trained is kept in WORK_FOLDER; a second call goes on where the first stopped. Environment:
 NEONET3D_DATA is the folder of the public data; NOTE a sentence for the head of the page; CASES the
 first so many phantoms and SETTINGS further overrides, to try the paths out; DATASETS which of the
@@ -19,28 +20,40 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import explanations
 import numpy as np
+from classification_models import (
+    ON_MAPS,
+    OURS,
+    SETTINGS,
+    Result,
+    Train,
+    baseline,
+    kept_in,
+    p_value,
+    patten,
+    plain,
+    predicted,
+    radiomics,
+    slug,
+    text,
+)
 from generator_data import write_phantoms
 from scipy.special import logit
-from segmentation import DATA, command, commit
+from segmentation import commit
+from vessels import vessels, vessels_page
 
 from neonet3d.classification.networks import TITLES
-from neonet3d.classification.predict import Classifier
-from neonet3d.classification.train import train_patten
-from neonet3d.classification.train_baseline import train_baseline
-from neonet3d.classification.train_radiomics import train_radiomics
 from neonet3d.cohort.cohort import Cohort
-from neonet3d.cohort.folds import Fold, choose_fold, stratified_folds
+from neonet3d.cohort.folds import stratified_folds
 from neonet3d.cohort.phantom.patient import draw_label
 from neonet3d.cohort.phantom.writer import SEED_STRIDE
 from neonet3d.config import BaselineName, Config, fingerprint, load_config
-from neonet3d.engine.artefact import read_card
 from neonet3d.engine.device import device_summary
 from neonet3d.generation.latents import FoldLatents
 from neonet3d.generation.train import fit_anatomy, train_autoencoder
@@ -49,17 +62,10 @@ from neonet3d.metrics.calibration import calibration_slope
 from neonet3d.metrics.discrimination import delong, delong_paired
 from neonet3d.metrics.interval import Interval, wilson
 
-Result = dict[str, Any]
-Train = Callable[[Fold, Path, Path, Config], None]
-
 N, SEED, FOLDS = int(os.environ.get("CASES", "128")), 1, 5
-SETTINGS = os.environ.get("SETTINGS", "").split()
 LIMIT_MINUTES = float(os.environ.get("LIMIT_MINUTES", "inf"))
-VESSEL_SEEDS = range(5)
-OURS = "PattenNet"
 QUICK: tuple[BaselineName, ...] = ("resnet18",)  # before the ablations
 DATASETS = os.environ.get("DATASETS", "phantom vessels").split()
-ON_MAPS = ("classifier.features=maps", "classifier.readings=[deep]")
 ABLATIONS = {
     "appearance factors alone": ("classifier.readings=[appearance]",),
     "deep reading alone": ("classifier.readings=[deep]",),
@@ -76,18 +82,6 @@ ABLATIONS = {
 }
 
 
-def patten(fold: Fold, encoder: Path, out: Path, config: Config) -> None:
-    train_patten(fold, encoder, config, out)
-
-
-def baseline(fold: Fold, encoder: Path, out: Path, config: Config) -> None:
-    train_baseline(fold, read_card(encoder).reading, config, out)
-
-
-def radiomics(fold: Fold, encoder: Path, out: Path, config: Config) -> None:
-    train_radiomics(fold, read_card(encoder).reading, config, out)
-
-
 def models() -> dict[str, tuple[Train, tuple[str, ...]]]:
     """Title to training and overrides: ours, the quick ones, the ablations, the rest."""
     found: dict[str, tuple[Train, tuple[str, ...]]] = {OURS: (patten, ())}
@@ -99,34 +93,6 @@ def models() -> dict[str, tuple[Train, tuple[str, ...]]]:
     found |= {TITLES[name]: networks[TITLES[name]] for name in QUICK}
     found |= {f"{OURS}, {name}": (patten, words) for name, words in ABLATIONS.items()}
     return found | networks
-
-
-def slug(title: str) -> str:
-    return title.replace(",", "").replace(" ", "-").lower()
-
-
-def kept_in(work: Path, title: str) -> Path:
-    return work / f"{slug(title)}.json"
-
-
-def predicted(
-    fold: Fold, work: Path, title: str, train: Train, words: tuple[str, ...], config: Config
-) -> Result:
-    """Held-out probabilities of one model of one fold, and the seconds of its training."""
-    folder, kept = work / slug(title), kept_in(work, title)
-    if not kept.is_file():
-        started = time.perf_counter()
-        settings = load_config("cpu", overrides=[*SETTINGS, *words], seed=config.seed)
-        train(fold, work / "autoencoder", folder, settings)
-        found: Result = {"seconds": time.perf_counter() - started}
-        classifier = Classifier.load(folder)
-        if classifier.card.kind == "PattenNet":
-            sure = classifier.assess(fold.held_out)
-            found |= {key: value.tolist() for key, value in vars(sure).items()}
-        else:
-            found["probability"] = classifier.predict(fold.held_out).tolist()
-        kept.write_text(json.dumps(found))
-    return json.loads(kept.read_text())
 
 
 def phantom(work: Path, config: Config) -> Result:
@@ -151,7 +117,11 @@ def phantom(work: Path, config: Config) -> Result:
             missing.append(title)
             continue
         print("#", title, file=sys.stderr)
-        parts = [predicted(fold, work / fold.name, title, train, words, config) for fold in folds]
+        places = [work / fold.name for fold in folds]
+        parts = [
+            predicted(fold, place, place, title, train, words, config)
+            for fold, place in zip(folds, places, strict=True)
+        ]
         scores[title] = np.concatenate([part["probability"] for part in parts])
         seconds[title] = float(np.median([part["seconds"] for part in parts]))
         ours = parts if title == OURS else ours
@@ -164,18 +134,18 @@ def phantom(work: Path, config: Config) -> Result:
     rows: Result = {}
     for title, values in scores.items():
         row: Result = {
-            "auc": _plain(delong(outcomes, values)),
-            "brier": _plain(brier_score(outcomes, values, config.seed)),
+            "auc": plain(delong(outcomes, values)),
+            "brier": plain(brier_score(outcomes, values, config.seed)),
             "training_seconds": seconds[title],
         }
         if title != OURS:
             compared = delong_paired(outcomes, scores[OURS], values)
-            row["ours_minus"] = _plain(compared.interval) | {"p": compared.p_value}
+            row["ours_minus"] = plain(compared.interval) | {"p": compared.p_value}
         rows[title] = row
     return {
         "n": len(cohort),
         "positive": int(outcomes.sum()),
-        "ceiling": _plain(delong(outcomes, truth)),
+        "ceiling": plain(delong(outcomes, truth)),
         "models": rows,
         "missing": missing,
         "certainty": certainty(outcomes, ours),
@@ -191,62 +161,17 @@ def certainty(outcomes: np.ndarray, parts: list[Result]) -> Result:
     covered = may_be[np.arange(n), outcomes]
     slope = calibration_slope(outcomes, logit(joined["probability"]))
     return {
-        "covered": {str(y): _plain(_share(covered[outcomes == y])) for y in (0, 1)},
-        "one_class": _plain(_share(may_be.sum(1) == 1)),
-        "unfamiliar": _plain(_share(joined["unfamiliar"])),
+        "covered": {str(y): plain(_share(covered[outcomes == y])) for y in (0, 1)},
+        "one_class": plain(_share(may_be.sum(1) == 1)),
+        "unfamiliar": plain(_share(joined["unfamiliar"])),
         "interval_width": float(np.median(joined["high"] - joined["low"])),
         "mean_probability": float(joined["probability"].mean()),
-        "calibration_slope": _plain(slope.slope),
+        "calibration_slope": plain(slope.slope),
     }
 
 
 def _share(of: np.ndarray) -> Interval:
     return wilson(int(of.sum()), len(of))
-
-
-def vessels(work: Path) -> Result:
-    """Test AUC of five seeds of PattenNet and of ResNet-18 on the official split."""
-    source, folder = DATA / "medmnist3d" / "vesselmnist3d.npz", work / "vessels"
-    command(work / "vessels.json", "cohort", "import", source, folder)
-    fold = choose_fold(Cohort.open(folder), None, seed=0)
-    outcomes = fold.held_out.outcomes
-    chosen = {OURS: patten, TITLES["resnet18"]: baseline}
-    runs: dict[str, list[Result]] = {title: [] for title in chosen}
-    for seed in VESSEL_SEEDS:
-        config = load_config("cpu", overrides=SETTINGS, seed=seed)
-        place = work / f"vessels-{seed}"
-        place.mkdir(exist_ok=True)
-        train_autoencoder(fold, config, place / "autoencoder")
-        for title, train in chosen.items():
-            print("#", title, "vessels", seed, file=sys.stderr)
-            words = ON_MAPS if title == OURS else ()
-            runs[title].append(predicted(fold, place, title, train, words, config))
-    found: Result = {"n": len(outcomes), "positive": int(outcomes.sum()), "models": {}}
-    means = {
-        title: np.mean([run["probability"] for run in of], axis=0) for title, of in runs.items()
-    }
-    for title, of in runs.items():
-        values = [delong(outcomes, np.array(run["probability"])).value for run in of]
-        found["models"][title] = {
-            "seeds": values,
-            "mean": float(np.mean(values)),
-            "of_mean_probability": _plain(delong(outcomes, means[title])),
-            "training_seconds": float(np.median([run["seconds"] for run in of])),
-        }
-    compared = delong_paired(outcomes, means[OURS], means[TITLES["resnet18"]])
-    return found | {"ours_minus_resnet": _plain(compared.interval) | {"p": compared.p_value}}
-
-
-def _plain(interval: Interval) -> Result:
-    return {"value": interval.value, "low": interval.low, "high": interval.high}
-
-
-def _text(of: Result, digits: int = 3) -> str:
-    return f"{of['value']:.{digits}f} [{of['low']:.{digits}f}, {of['high']:.{digits}f}]"
-
-
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def page(found: Result, config: Config) -> Iterator[str]:
@@ -267,7 +192,7 @@ def phantom_page(of: Result) -> Iterator[str]:
     yield from ["", "## Phantom patients, reference masks", ""]
     yield (
         f"{of['n']} patients, {of['positive']} positive, {FOLDS} folds, pooled out of fold. "
-        f"The true probabilities have AUC {_text(of['ceiling'])}. Seconds: median training of a "
+        f"The true probabilities have AUC {text(of['ceiling'])}. Seconds: median training of a "
         "fold, without the encoder's."
     )
     yield from [
@@ -277,9 +202,9 @@ def phantom_page(of: Result) -> Iterator[str]:
     ]
     for title, row in of["models"].items():
         minus = row.get("ours_minus")
-        apart = "| | " if minus is None else f"| {_text(minus)} | {_p_value(minus['p'])} "
+        apart = "| | " if minus is None else f"| {text(minus)} | {p_value(minus['p'])} "
         yield (
-            f"| {title} | {_text(row['auc'])} {apart}| {row['brier']['value']:.3f} "
+            f"| {title} | {text(row['auc'])} {apart}| {row['brier']['value']:.3f} "
             f"| {row['training_seconds']:.0f} |"
         )
     if of["missing"]:
@@ -287,32 +212,13 @@ def phantom_page(of: Result) -> Iterator[str]:
     sure = of["certainty"]
     yield from ["", "How sure PattenNet says it is, out of fold:", ""]
     for y, share in sure["covered"].items():
-        yield f"- its 90 % sets hold {y} in {_text(share)} of those who are {y};"
-    yield f"- they hold one class alone in {_text(sure['one_class'])};"
-    yield f"- it calls {_text(sure['unfamiliar'])} unfamiliar, of whom none is;"
+        yield f"- its 90 % sets hold {y} in {text(share)} of those who are {y};"
+    yield f"- they hold one class alone in {text(sure['one_class'])};"
+    yield f"- it calls {text(sure['unfamiliar'])} unfamiliar, of whom none is;"
     yield f"- mean probability {sure['mean_probability']:.3f} where {of['positive'] / of['n']:.3f}"
-    yield f"  are positive, calibration slope {_text(sure['calibration_slope'])};"
+    yield f"  are positive, calibration slope {text(sure['calibration_slope'])};"
     yield f"- the median interval is {sure['interval_width']:.2f} wide."
     yield from explained_page(of["explanations"])
-
-
-def vessels_page(of: Result) -> Iterator[str]:
-    yield from ["", "## VesselMNIST3D, official split", ""]
-    yield f"{of['n']} test cases, {of['positive']} positive; the mean of five seeds."
-    yield from [
-        "",
-        "| model | mean AUC | seeds | AUC of the mean probability | s |",
-        "|" + "---|" * 5,
-    ]
-    for title, row in of["models"].items():
-        seeds = ", ".join(f"{value:.3f}" for value in row["seeds"])
-        yield (
-            f"| {title} | {row['mean']:.3f} | {seeds} | {_text(row['of_mean_probability'])} "
-            f"| {row['training_seconds']:.0f} |"
-        )
-    minus = of["ours_minus_resnet"]
-    yield ""
-    yield f"Paired DeLong test of the mean probabilities: {_text(minus)}, p {_p_value(minus['p'])}."
 
 
 def explained_page(of: Result) -> Iterator[str]:
@@ -323,7 +229,7 @@ def explained_page(of: Result) -> Iterator[str]:
     )
     yield from ["", "| map | pointing game | voxel AUC |", "|" + "---|" * 3]
     for name, row in of["maps"].items():
-        yield f"| {name} | {_text(row['hits'])} | {_text(row['auc'])} |"
+        yield f"| {name} | {text(row['hits'])} | {text(row['auc'])} |"
 
 
 def main() -> None:

@@ -67,7 +67,7 @@ def write_pairs(
 def fidelity(real: Patches, images: Tensor) -> Result:
     """KID and FID against the held-out reals (each plane, and their means), C2ST on slices."""
     planes, cases = both_planes(real, replace(real, images=images)), np.arange(len(real))
-    scores = compare_planes(*planes, seed=0)
+    scores = compare_planes(*planes, cases, cases, seed=0)
     means = {
         key: float(np.mean([getattr(score, key) for score in scores]))
         for key in ("kid", "kid_floor", "fid", "fid_floor")

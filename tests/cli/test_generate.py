@@ -82,7 +82,8 @@ def test_pairs_that_no_patient_had(
     assert drawn.outcomes.tolist() == [1, 1, 1]
     weights = read_card(trained.generator / "masks" / "flow").weights_sha256
     table = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", dtype=str)
-    assert set(table["source_mask"]) == {weights[:16]}
+    assert set(table["mask_generator"]) == {weights[:16]}
+    assert "source_mask" not in table  # they start from noise alone
     assert set(table["draw_seed"]) == {"0"}
     tumours = [(case.read_with_mask()[1].data == 2).sum() for case in drawn]
     assert min(tumours) > 0

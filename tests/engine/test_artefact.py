@@ -15,7 +15,6 @@ from neonet3d.cohort.geometry import Grid
 from neonet3d.config import LoopConfig, SamplerConfig
 from neonet3d.engine.artefact import (
     ArtefactCard,
-    claim_folder,
     load_training_state,
     load_weights,
     new_card,
@@ -184,69 +183,6 @@ def test_the_key_is_what_decides_the_weights(make_card: MakeCard) -> None:
         make_card(unet=other_parent).key(),
     }
     assert len(keys) == 5
-
-
-def test_claim_of_a_new_folder_and_of_a_finished_one(tmp_path: Path, make_card: MakeCard) -> None:
-    folder, card = tmp_path / "deep" / "model", make_card()
-    assert not claim_folder(folder, card)
-    assert not claim_folder(folder, card)
-    save_artefact(folder, network(), card)
-    assert claim_folder(folder, card)
-
-
-def test_a_half_trained_state_stays(tmp_path: Path, make_card: MakeCard) -> None:
-    claim_folder(tmp_path / "model", make_card())
-    (tmp_path / "model" / ".state.safetensors").write_bytes(b"state")
-    assert not claim_folder(tmp_path / "model", make_card())
-    assert (tmp_path / "model" / ".state.safetensors").read_bytes() == b"state"
-
-
-@pytest.mark.parametrize("stale", ["model.json", ".state.safetensors", "thesis.docx"])
-def test_outside_a_run_nothing_is_overwritten(
-    stale: str, tmp_path: Path, make_card: MakeCard
-) -> None:
-    folder = tmp_path / "model"
-    claim_folder(folder, make_card())
-    (folder / stale).write_text("precious")
-    with pytest.raises(InputError, match=r"is not empty .*Choose another folder"):
-        claim_folder(folder, make_card(seed=5))
-    assert (folder / stale).read_text() == "precious"
-
-
-def test_a_folder_without_a_claim_is_not_ours(saved: Path, make_card: MakeCard) -> None:
-    with pytest.raises(InputError, match="is not empty"):
-        claim_folder(saved, make_card())
-    assert read_card(saved)
-
-
-def test_an_empty_claim_is_given_away(tmp_path: Path, make_card: MakeCard) -> None:
-    claim_folder(tmp_path / "model", make_card())
-    assert not claim_folder(tmp_path / "model", make_card(seed=5))
-
-
-def test_inside_a_run_what_is_stale_is_removed(tmp_path: Path, make_card: MakeCard) -> None:
-    (tmp_path / "manifest.json").write_text('{"starts": [], "config_hash": ""}')
-    folder = tmp_path / "fold-2" / "model"
-    claim_folder(folder, make_card())
-    save_artefact(folder, network(), make_card())
-    (folder / ".state.safetensors").write_bytes(b"old")
-    (tmp_path / "fold-2" / "other").write_text("stays")
-    assert not claim_folder(folder, make_card(seed=5))
-    assert [path.name for path in folder.iterdir()] == [".claim"]
-    assert (tmp_path / "fold-2" / "other").read_text() == "stays"
-
-
-@pytest.mark.parametrize("manifest", ["{}", '{"series": []}', "[]", "no JSON"])
-def test_a_manifest_of_other_software_makes_no_run(
-    manifest: str, tmp_path: Path, make_card: MakeCard
-) -> None:
-    (tmp_path / "manifest.json").write_text(manifest)
-    folder = tmp_path / "papers" / "thesis"
-    folder.mkdir(parents=True)
-    (folder / "thesis.docx").write_text("precious")
-    with pytest.raises(InputError, match="is not empty"):
-        claim_folder(folder, make_card())
-    assert (folder / "thesis.docx").read_text() == "precious"
 
 
 def test_training_state_round_trip(tmp_path: Path) -> None:

@@ -30,6 +30,13 @@ def wait(path):
     write(path)
     time.sleep(60)
 
+def refuse_or_wait(path):
+    if path.name == "0":
+        wait(path)
+    while not (path.parent / "0").exists() or not (path.parent / "0").read_text():
+        time.sleep(0.05)
+    raise InputError("Number 1 is not right.")
+
 def refuse(path):
     if path.name == "2":
         raise InputError("Number 2 is not right.")
@@ -68,6 +75,18 @@ def test_one_job_stays_here(work: ModuleType, tmp_path: Path) -> None:
 def test_the_first_error_is_raised(work: ModuleType, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Number 2 is not right"):
         run_jobs(work.refuse, paths(tmp_path / "out", 4), description="notes")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU jobs run in this process")
+def test_an_error_does_not_wait_for_the_others(work: ModuleType, tmp_path: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(InputError, match="Number 1 is not right"):
+        run_jobs(work.refuse_or_wait, paths(tmp_path / "out", 2), description="notes")
+    assert time.monotonic() - started < 50
+    waiting = int((tmp_path / "out" / "0").read_text().split()[0])
+    while _lives(waiting):
+        assert time.monotonic() - started < 50, "the other went on"
+        time.sleep(0.05)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU jobs run in this process")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -91,6 +92,19 @@ def test_two_processes_give_the_losses_of_one(tmp_path: Path) -> None:
     assert found[2] == pytest.approx(found[1], abs=1e-5)
 
 
+def test_each_process_draws_its_own_noise(tmp_path: Path) -> None:
+    """Alike in all of them, a batch would hold each noise once for every process."""
+    noisy = LOOP.replace(".square().mean()", ".mean() * 0 + torch.rand(())")
+    found = {}
+    for n in (1, 2):
+        done = started(tmp_path, n, noisy, tmp_path / f"of-{n}")
+        assert done.returncode == 0, done.stderr
+        found[n] = losses(tmp_path / f"of-{n}")
+    other = 2 * np.array(found[2]) - np.array(found[1])  # the mean of both less the first one's
+    assert ((other > -1e-5) & (other < 1 + 1e-5)).all()
+    assert np.abs(other - found[1]).mean() > 0.1
+
+
 def test_a_segmenter_is_trained_by_two(
     scans: Cohort, tiny_options: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -113,7 +127,7 @@ def test_a_segmenter_is_trained_by_two(
 def test_a_generator_is_trained_by_two(
     trained_crops: Path, tiny_options: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Its noise is drawn in each process, so the curve is another one; the models are whole."""
+    """Each draws noise of its own, so the curve is another one; the models are whole."""
     out = tmp_path / "generator"
     quick = ("masks.autoencoder.loop.steps=2", "masks.flow.loop.steps=2")
     more = [word for one in quick for word in ("--set", one)]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from neonet3d.config import Config, load_config
-from neonet3d.engine.run import STATE, RunFolder, command_line, once, untimed
+from neonet3d.engine.run import RESULTS, STATE, RunFolder, command_line, once, untimed
 from neonet3d.errors import InputError
 
 
@@ -21,7 +21,7 @@ def config() -> Config:
 
 
 def test_the_folder_says_how_it_was_made(tmp_path: Path, config: Config) -> None:
-    with RunFolder.open(tmp_path / "run", config, command="neonet3d demo") as run:
+    with RunFolder.open(tmp_path / "run", config, study="pni", command="neonet3d demo") as run:
         run.update_manifest(cases=7)
         with run.timed("train autoencoder"):
             pass
@@ -36,11 +36,11 @@ def test_the_folder_says_how_it_was_made(tmp_path: Path, config: Config) -> None
 
 
 def test_a_run_goes_on(tmp_path: Path, config: Config) -> None:
-    with RunFolder.open(tmp_path / "run", config, command="first") as run:
+    with RunFolder.open(tmp_path / "run", config, study="pni", command="first") as run:
         run.update_manifest(cases=7)
         first = run.manifest()
     other = config.model_copy(update={"seed": 7})
-    with RunFolder.open(tmp_path / "run", other, command="second") as run:
+    with RunFolder.open(tmp_path / "run", other, study="pni", command="second") as run:
         manifest = run.manifest()
     assert manifest["command"] == "second"
     assert manifest["cases"] == 7
@@ -52,7 +52,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, config: Config
     (tmp_path / "thesis.docx").write_text("precious")
     with (
         pytest.raises(InputError, match="not empty and not a run"),
-        RunFolder.open(tmp_path, config, command=""),
+        RunFolder.open(tmp_path, config, study="pni", command=""),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.docx"]
@@ -63,7 +63,7 @@ def test_a_manifest_of_something_else_is_left_alone(tmp_path: Path, config: Conf
     (tmp_path / "config.yaml").write_text("precious")
     with (
         pytest.raises(InputError, match="not empty and not a run"),
-        RunFolder.open(tmp_path, config, command=""),
+        RunFolder.open(tmp_path, config, study="pni", command=""),
     ):
         pass
     assert (tmp_path / "config.yaml").read_text() == "precious"
@@ -72,7 +72,7 @@ def test_a_manifest_of_something_else_is_left_alone(tmp_path: Path, config: Conf
 def test_a_run_that_was_killed_at_once_can_be_started_again(tmp_path: Path, config: Config) -> None:
     (tmp_path / ".lock").touch()
     (tmp_path / ".manifest.json.123.tmp").write_text("{")
-    with RunFolder.open(tmp_path, config, command="again") as run:
+    with RunFolder.open(tmp_path, config, study="pni", command="again") as run:
         assert run.manifest()["command"] == "again"
 
 
@@ -85,7 +85,7 @@ def test_a_file_system_without_locks_is_named(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with (
         pytest.raises(OSError, match="not implemented"),
-        RunFolder.open(tmp_path / "run", config, command=""),
+        RunFolder.open(tmp_path / "run", config, study="pni", command=""),
     ):
         pass
 
@@ -100,7 +100,7 @@ sys.stdin.read()
 
 
 def test_one_process_at_a_time_and_no_stale_lock(tmp_path: Path, config: Config) -> None:
-    with RunFolder.open(tmp_path / "run", config, command=""):
+    with RunFolder.open(tmp_path / "run", config, study="pni", command=""):
         pass
     lock = tmp_path / "run" / ".lock"
     with subprocess.Popen(
@@ -110,21 +110,46 @@ def test_one_process_at_a_time_and_no_stale_lock(tmp_path: Path, config: Config)
         assert other.stdout.readline() == b"held\n"
         with (
             pytest.raises(InputError, match="Another run works in"),
-            RunFolder.open(tmp_path / "run", config, command=""),
+            RunFolder.open(tmp_path / "run", config, study="pni", command=""),
         ):
             pass
         other.kill()
-    with RunFolder.open(tmp_path / "run", config, command="after the kill") as run:
+    with RunFolder.open(tmp_path / "run", config, study="pni", command="after the kill") as run:
         assert run.manifest()["command"] == "after the kill"
 
 
 def test_the_lock_of_this_process_holds_too(tmp_path: Path, config: Config) -> None:
     with (
-        RunFolder.open(tmp_path / "run", config, command=""),
+        RunFolder.open(tmp_path / "run", config, study="pni", command=""),
         pytest.raises(InputError, match="Another run works in"),
-        RunFolder.open(tmp_path / "run", config, command=""),
+        RunFolder.open(tmp_path / "run", config, study="pni", command=""),
     ):
         pass
+
+
+def test_results_of_another_configuration_do_not_stay(tmp_path: Path, config: Config) -> None:
+    """They would lie beside a config.yaml that did not make them."""
+    for seed, stay in ((6, True), (7, False)):
+        with RunFolder.open(tmp_path / "run", config, study="pni", command="first") as run:
+            (run.path / RESULTS).write_text("{}")
+            run.update_manifest(wall_seconds=5)
+        with RunFolder.open(
+            run.path, config.model_copy(update={"seed": seed}), study="pni", command="second"
+        ) as run:
+            assert (run.path / RESULTS).exists() == stay
+            assert "wall_seconds" not in run.manifest()
+
+
+def test_a_run_of_another_study_is_left_alone(tmp_path: Path, config: Config) -> None:
+    with RunFolder.open(tmp_path / "run", config, study="pni", command="first") as run:
+        (run.path / RESULTS).write_text("{}")
+    with (
+        pytest.raises(InputError, match="is a run of 'study pni'"),
+        RunFolder.open(run.path, config, study="augmentation", command="second"),
+    ):
+        pass
+    assert (run.path / RESULTS).read_text() == "{}"
+    assert run.manifest()["command"] == "first"
 
 
 def test_once(tmp_path: Path) -> None:
@@ -142,6 +167,34 @@ def test_once(tmp_path: Path) -> None:
     once(folder, "other key", build)
     assert len(built) == 2
     assert {path.name for path in folder.iterdir()} == {"file-2", ".done"}
+
+
+def test_another_version_makes_it_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Path] = []
+    once(tmp_path / "patches", "key", built.append)
+    once(tmp_path / "patches", "key", built.append)
+    assert len(built) == 1
+    monkeypatch.setattr("neonet3d.engine.run.version", lambda _: "99")
+    once(tmp_path / "patches", "key", built.append)
+    assert len(built) == 2
+
+
+def test_half_a_removal_does_not_look_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "patches"
+    once(folder, "key", lambda f: (f / "whole").touch())
+    with monkeypatch.context() as patch:
+        patch.setattr("neonet3d.engine.run.shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            once(folder, "other key", lambda f: None)
+    assert (folder / "whole").exists()
+    built: list[Path] = []
+    once(folder, "key", built.append)
+    assert built == [folder]
 
 
 def test_a_killed_stage_is_made_anew(tmp_path: Path) -> None:

@@ -103,9 +103,10 @@ def test_mixed_voxels_have_their_own_spread() -> None:
     prior = prior_of(1, LARGE)
     prior.spread.copy_(torch.arange(2.0 * K)[:, None])
     maps[:] = 1
-    assert prior.deviation(maps).unique().tolist() == [K + 1]
+    z = torch.ones(len(maps), 1, *prior.place_mean.shape[1:])
+    assert (1 / prior.centred(z, maps)[0]).unique().tolist() == pytest.approx([K + 1])
     maps[0, :2, :4, :4] = 2  # half of one latent voxel: liver still dominates (the first of two)
-    assert float(prior.deviation(maps)[0, 0, 0, 0, 0]) == 1
+    assert float(prior.centred(z, maps)[0][0, 0, 0, 0, 0]) == 1
 
 
 def test_what_a_place_has_of_its_own_is_found() -> None:
@@ -143,7 +144,7 @@ def test_how_patients_differ_is_a_factor() -> None:
     residual, amplitudes = prior.explain(*held_out)
     found = torch.corrcoef(torch.stack([*amplitudes.T, brightness[48:]]))[-1, :-1]
     assert float(found.square().sum()) > 0.9  # one factor, or a mixture of a few
-    before = (held_out[0] - prior.mean(held_out[1])) / prior.deviation(held_out[1])
+    before, _ = prior.centred(*held_out)
     assert float(residual[:, 0].var()) < 0.5 * float(before[:, 0].var())
     torch.testing.assert_close(
         prior.restore(residual, held_out[1], amplitudes), held_out[0], rtol=1e-3, atol=1e-3

@@ -111,9 +111,23 @@ def test_without_held_out_cases_it_says_so(trained: Any) -> None:
     found = audit_copying(trained.generator, trained.fold.training, trained.fold.held_out)
     assert found.membership is None
     assert not found.copies
-    assert "needs two training and two held-out cases; there are 6 and 0." in found.sentence
+    wanted = "needs two training and two held-out patients; there are 6 and 0 cases."
+    assert wanted in found.sentence
     assert "No synthetic patches were given" in found.sentence
     assert found.sentence.endswith("nothing is known of copying; hold cases out to see it.")
+
+
+def test_lesions_of_one_patient_count_once(divided: tuple[Any, Fold]) -> None:
+    generator, fold = divided
+    cases = [replace(case, participant=case.name) for case in fold.training]
+    cases[1] = replace(cases[1], participant=cases[0].participant)
+    training = replace(fold.training, cases=tuple(cases))
+    found = audit_copying(generator, training, fold.held_out).membership
+    assert found is not None
+    assert (found.auc.n, found.auc.n_positive) == (5, 3)
+    of_cases = case_losses(generator, load_patches(training, *generator.card.reading), seed=0)
+    of_patients = [of_cases[:2].mean(), *of_cases[2:]]
+    assert found.training_loss.value == pytest.approx(np.mean(of_patients))
 
 
 def test_cases_on_the_wrong_side_are_refused(divided: tuple[Any, Fold]) -> None:

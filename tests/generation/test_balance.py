@@ -118,6 +118,27 @@ def test_organs_without_a_tumour_need_no_segmenter(patients: Cohort, trained: An
     assert not gate.accepts(images[0] + 0.001, volume, mask)
 
 
+def test_patients_that_the_generator_never_saw_are_refused(
+    patients: Cohort, trained: Any, tiny_config: Callable[[int], Config], tmp_path: Path
+) -> None:
+    generator = SimpleNamespace(
+        card=trained.generator.card.model_copy(
+            update={"training_scans": tuple(case.scan_digest() for case in patients.cases[:4])}
+        )
+    )
+    with pytest.raises(InputError, match="2 of the 6 cases to balance did not train this gen"):
+        balance_cohort(
+            patients,
+            generator,  # type: ignore[arg-type]
+            None,
+            tmp_path / "out",
+            recipe("both_classes"),
+            tiny_config(0).sampler,
+            seed=0,
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_to_one_with_provenance(
     patients: Cohort, trained: Any, tiny_config: Callable[[int], Config], tmp_path: Path
 ) -> None:

@@ -56,10 +56,10 @@ def test_the_image_follows_the_mask(trained: Any, label_maps: torch.Tensor) -> N
     assert air < tumour < liver
 
 
-def test_batches_do_not_change_a_draw(
+def test_each_draw_has_its_own_noise(
     trained: Any, label_maps: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As many as there are, and each with its own noise."""
+    """In the second batch as in the first."""
     monkeypatch.setattr("neonet3d.generation.generator.SAMPLE_BATCH", 4)
     same = label_maps[:1].expand(6, -1, -1, -1)
     images = trained.generator.sample(same, torch.zeros(6, dtype=torch.long), steps=1, seed=0)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,9 @@ def test_the_seed_decides(masks: MaskGenerator) -> None:
 def test_maps_start_from_masks_of_training(masks: MaskGenerator, patients: Cohort) -> None:
     """The less noise, the more of them is left; all noise, and nothing is."""
     drawn = [masks.sample(6, drawing(start=t), seed=0, training=patients) for t in (0.1, 1.0)]
+    digests = {case.digest() for case in patients}
+    assert set(drawn[0].sources) <= digests
+    assert drawn[1].sources == ("",) * 6
     near, far = (float(np.mean(masks.novelty(one, patients).drawn)) for one in drawn)
     assert near > far
     alone = masks.sample(6, drawing(), seed=0).label_maps
@@ -128,7 +132,8 @@ def test_each_map_starts_from_the_case_of_its_conditions(
     masks: MaskGenerator, patients: Cohort
 ) -> None:
     """In whatever order the cohort lists them: volumes of training are those of the starts."""
-    turned = patients.subset(reversed(patients.cases))
+    turned = replace(patients, cases=patients.cases[::-1])
+    assert [case.name for case in turned] != [case.name for case in patients]
     starts = masks._starts(turned)
     volumes_mm3 = (starts == TUMOUR).flatten(1).sum(1) * VOXEL_MM3
     torch.testing.assert_close(volumes_mm3.float(), masks.statistics.volumes_mm3)

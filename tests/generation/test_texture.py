@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from neonet3d.generation.texture import BANDS, PROFILE, texture_profiles
@@ -52,5 +53,15 @@ def test_a_region_that_a_case_lacks_gets_the_mean_of_the_others() -> None:
     maps[1:, :8] = 0
     found = texture_profiles(images, torch.zeros_like(images), maps)
     torch.testing.assert_close(found[0, BANDS:], found[1:, BANDS:].mean(0))
-    nobody = texture_profiles(images[:1], torch.zeros_like(images[:1]), maps[:1])
-    assert (nobody[0, BANDS:] == 0).all()
+
+
+@pytest.mark.parametrize("value", [0, 1])
+def test_a_region_that_nobody_has_gets_what_the_other_has(value: int) -> None:
+    """Such as tumours too small for any band: noise of deviation 1 would be far from theirs."""
+    images = noise(2, torch.full((2, BANDS), 0.2))
+    maps = torch.full((2, *SHAPE), value, dtype=torch.uint8)
+    found = texture_profiles(images, torch.zeros_like(images), maps)
+    own = slice(0, BANDS) if value == 1 else slice(BANDS, None)
+    other = slice(BANDS, None) if value == 1 else slice(0, BANDS)
+    torch.testing.assert_close(found[0, other], found[:, own].mean(0))
+    assert float(found.exp().max()) < 0.4

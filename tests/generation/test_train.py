@@ -17,7 +17,7 @@ from neonet3d.engine import loop
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.device import SHORTEST_X
 from neonet3d.errors import InputError
-from neonet3d.generation.train import train_autoencoder, train_generator
+from neonet3d.generation.train import train_generator
 
 PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail", "calibration")
 
@@ -86,19 +86,6 @@ def test_a_killed_training_ends_in_the_same_bytes(
     assert steps_done == 12 + len(deaths)
     assert weights(folder) == weights(trained.folder)
     assert not list(folder.rglob(".state.safetensors"))
-
-
-def test_held_out_patients_leave_no_trace(
-    patients: Cohort, tiny_config: Callable[[int], Config], tmp_path: Path
-) -> None:
-    """Remove the held-out patients from the disk: the same bytes."""
-    training = patients.subset(patients.cases[1:])
-    made = []
-    for name, held_out in (("with", patients.subset(patients.cases[:1])), ("without", None)):
-        fold = Fold("fold-0", training, held_out or patients.subset([]))
-        train_autoencoder(fold, tiny_config(0), tmp_path / name)
-        made.append((tmp_path / name / "model.safetensors").read_bytes())
-    assert made[0] == made[1]
 
 
 def test_another_seed_is_another_model(trained: Any, train_tiny: Callable[[int], Any]) -> None:

@@ -9,11 +9,14 @@ def score(shift: float, draw: int = 0) -> FidelityScore:
     rng = np.random.default_rng(draw)
     real = (rng.normal(size=(20, 1, 8)) + 0.5 * rng.normal(size=(20, 3, 8))).reshape(-1, 8)
     made = (rng.normal(size=(14, 1, 8)) + 0.5 * rng.normal(size=(14, 3, 8))).reshape(-1, 8)
+    real_cases, made_cases = np.repeat(np.arange(20), 3), np.repeat(np.arange(14), 3)
     return fidelity_score(
         real,
         made + shift,
-        real_groups=np.repeat(np.arange(20), 3),
-        synthetic_groups=np.repeat(np.arange(14), 3),
+        real_groups=real_cases,
+        synthetic_groups=made_cases,
+        real_patients=real_cases,
+        synthetic_patients=made_cases + 20,
         extractor="none",
         plane="axial",
         seed=0,
@@ -39,7 +42,7 @@ def test_the_floor_of_kid_is_that_of_as_many_cases() -> None:
 
 def test_says_what_it_was_measured_on() -> None:
     result = score(0.0)
-    assert (result.n_real, result.n_synthetic, result.n_matched) == (20, 14, 10)
+    assert (result.n_real, result.n_synthetic, result.n_matched) == (20, 14, 7)
     assert (result.slices_per_case, result.extractor, result.plane) == (3, "none", "axial")
     assert result == score(0.0)
 

@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neonet3d.errors import InputError
 from neonet3d.metrics import kernel_distance
 from neonet3d.metrics.kernel_distance import kid, kid_interval
 
@@ -54,6 +55,27 @@ def test_equals_the_double_loop_with_unsorted_uneven_groups(
     value = kid(real, synthetic, real_groups=real_case, synthetic_groups=synthetic_case)
     expected = kid_by_hand(real, synthetic, real_case, synthetic_case)
     assert value == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_patient_is_not_paired_with_a_draw_on_its_own_mask() -> None:
+    """They resemble each other, and would make the distance of equal distributions negative."""
+    rng = np.random.default_rng(5)
+    n, named, plain = 12, [], []
+    groups = np.repeat(np.arange(n), 2)
+    for _ in range(200):
+        masks = rng.normal(size=(n, 1, 6))
+        real, drawn = ((masks + rng.normal(size=(n, 2, 6))).reshape(-1, 6) for _ in range(2))
+        sides = {"real_groups": groups, "synthetic_groups": groups}
+        named.append(kid(real, drawn, **sides, shared=True))
+        plain.append(kid(real, drawn, **sides))
+    error = np.std(named) / np.sqrt(len(named))
+    assert abs(np.mean(named)) < 3 * error < -np.mean(plain)
+    interval = kid_interval(real, drawn, 0, **sides, shared=True, n_resamples=50)
+    assert interval.value == pytest.approx(named[-1])
+    strangers = {"real_groups": groups, "synthetic_groups": groups + n}
+    assert kid(real, drawn, **strangers, shared=True) == pytest.approx(plain[-1])
+    with pytest.raises(InputError, match="both sides have them"):
+        kid(real, drawn, shared=True)
 
 
 def test_unbiased_at_every_n_and_symmetric() -> None:

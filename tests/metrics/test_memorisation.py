@@ -3,9 +3,11 @@ import pytest
 from scipy.stats import norm
 
 from neonet3d.metrics.memorisation import (
+    COPY_RATIO,
     find_duplicates,
     infer_membership,
     nearest_neighbour_ratio,
+    nearest_ratio,
 )
 
 
@@ -93,6 +95,19 @@ def test_duplicates_are_found_and_smooth_cases_are_not() -> None:
     assert (found.of_training.value, found.of_synthetic.value) == (1 / 20, 2 / 20)
     assert (found.of_training.n, found.of_training.n_positive) == (20, 1)
     assert found.of_training.low > 0
+
+
+def test_copies_stand_out_from_their_neighbours() -> None:
+    def ratio(image: np.ndarray, training: np.ndarray) -> float:
+        return float(nearest_ratio(np.linalg.norm(training - image, axis=1)[None])[0])
+
+    training, new, noise = np.random.default_rng(0).normal(size=(3, 20, 512))
+    assert ratio(training[3], training) == 0
+    assert ratio(training[3] + 0.1 * noise[0], training) < 0.15
+    assert ratio(new[0], training) > 0.9
+    assert ratio(training.mean(0), training) > 0.9 > COPY_RATIO  # near to all, a copy of none
+    assert ratio(new[0], training[:1]) == 1
+    assert nearest_ratio(np.array([[3.0, 1.0, 2.0, np.inf]])) == pytest.approx(1 / 2)
 
 
 def test_ratio_by_hand() -> None:

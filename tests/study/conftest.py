@@ -102,7 +102,7 @@ def finished(
 ) -> tuple[Path, StudyResults]:
     """A complete run of the study with its report; tests must leave it as it is."""
     path = tmp_path_factory.mktemp("run") / "run"
-    with RunFolder.open(path, tiny, command="neonet3d study pni") as run:
+    with RunFolder.open(path, tiny, study="pni", command="neonet3d study pni") as run:
         results = run_pni_study(scans, run, title="Spheres")
         write_report(path)
     return path, results

@@ -261,7 +261,7 @@ def test_a_leaky_twin_saw_everyone_and_the_honest_arms_did_not(
 ) -> None:
     one = tiny.study.model_copy(update={"arms": tiny.study.arms[:1]})
     config = with_leaky_twin(tiny.model_copy(update={"study": one}))
-    with RunFolder.open(tmp_path / "run", config, command="test") as run:
+    with RunFolder.open(tmp_path / "run", config, study="pni", command="test") as run:
         results = run_pni_study(scans, run, title="Spheres")
     write_report(tmp_path / "run")
     honest, leaky = results.arms

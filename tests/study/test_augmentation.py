@@ -54,7 +54,7 @@ def run(
 
 
 def study(fold: Fold, path: Path, config: Config) -> AugmentationResults:
-    with RunFolder.open(path, config, command="test") as folder:
+    with RunFolder.open(path, config, study="augmentation", command="test") as folder:
         return run_augmentation_study(fold, folder, title="Spheres")
 
 

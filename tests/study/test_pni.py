@@ -63,7 +63,7 @@ def times(run: Path) -> dict[str, int]:
 
 
 def study(cohort: Cohort, path: Path, config: Config) -> StudyResults:
-    with RunFolder.open(path, config, command="test") as run:
+    with RunFolder.open(path, config, study="pni", command="test") as run:
         return run_pni_study(cohort, run, title="Spheres")
 
 
@@ -307,7 +307,10 @@ def test_a_worker_that_dies_changes_nothing(
     """Two workers, one of which is killed in a training, against one thing after the other."""
     pytest.importorskip("distributed", reason="the [cluster] extra is not installed")
     spread, deaths = tmp_path / "spread", []
-    with local_cluster(2) as executor, RunFolder.open(spread, tiny, command="test") as run:
+    with (
+        local_cluster(2) as executor,
+        RunFolder.open(spread, tiny, study="pni", command="test") as run,
+    ):
 
         def kill() -> None:
             """The worker that trains the first generator, once it does."""
@@ -339,13 +342,13 @@ def test_a_worker_that_dies_changes_nothing(
 
 def test_two_runs_in_one_folder_are_refused(scans: Cohort, tiny: Config, tmp_path: Path) -> None:
     with (
-        RunFolder.open(tmp_path / "run", tiny, command="first"),
+        RunFolder.open(tmp_path / "run", tiny, study="pni", command="first"),
         pytest.raises(InputError, match="Another run works in"),
-        RunFolder.open(tmp_path / "run", tiny, command="second"),
+        RunFolder.open(tmp_path / "run", tiny, study="pni", command="second"),
     ):
         pass
     # The lock is the kernel's: it is gone with the run that held it.
-    with RunFolder.open(tmp_path / "run", tiny, command="third") as run:
+    with RunFolder.open(tmp_path / "run", tiny, study="pni", command="third") as run:
         assert run.manifest()["command"] == "third"
 
 
@@ -365,14 +368,14 @@ def test_two_processes_in_one_folder_are_refused(tiny: Config, tmp_path: Path) -
         (tmp_path / "run" / "manifest.json").write_text('{"starts": [], "config_hash": ""}')
         with (
             pytest.raises(InputError, match="Another run works in"),
-            RunFolder.open(tmp_path / "run", tiny, command="second"),
+            RunFolder.open(tmp_path / "run", tiny, study="pni", command="second"),
         ):
             pass
     finally:
         os.kill(other.pid, signal.SIGKILL)
         other.wait()
         other.stdout.close()
-    with RunFolder.open(tmp_path / "run", tiny, command="second"):
+    with RunFolder.open(tmp_path / "run", tiny, study="pni", command="second"):
         pass
 
 
@@ -380,7 +383,7 @@ def test_a_folder_with_other_work_is_refused(tiny: Config, tmp_path: Path) -> No
     (tmp_path / "thesis.tex").write_text("years of work")
     with (
         pytest.raises(InputError, match="is not empty and not a run"),
-        RunFolder.open(tmp_path, tiny, command="x"),
+        RunFolder.open(tmp_path, tiny, study="pni", command="x"),
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
@@ -460,7 +463,7 @@ def test_a_run_says_its_splits_and_takes_them_again(
 
     monkeypatch.setattr("neonet3d.study.pni.fold_tasks", see)
     monkeypatch.setattr("neonet3d.study.pni.summarise_study", lambda *_, **__: results)
-    with RunFolder.open(tmp_path / "run", tiny, command="test") as other:
+    with RunFolder.open(tmp_path / "run", tiny, study="pni", command="test") as other:
         run_pni_study(scans, other, title="Spheres", folds=folds[::-1])
     assert seen == folds[::-1]
     assert read_splits(tmp_path / "run" / "splits.json", scans)[0].held_out == folds[1].held_out
@@ -476,7 +479,7 @@ def test_splits_whose_predictions_cannot_be_pooled_are_refused(
         ([replace(first, held_out=negatives), second], "holds out only cases with pni = 0"),
     ):
         with (
-            RunFolder.open(tmp_path / "run", tiny, command="test") as run,
+            RunFolder.open(tmp_path / "run", tiny, study="pni", command="test") as run,
             pytest.raises(InputError, match=sentence),
         ):
             run_pni_study(scans, run, title="Spheres", folds=folds)

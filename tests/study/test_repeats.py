@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from neonet3d.errors import InputError
 from neonet3d.metrics.discrimination import auc
-from neonet3d.study.repeats import summarise_repeats
+from neonet3d.study.repeats import require_one_configuration, summarise_repeats
 from neonet3d.study.results import StudyResults
 
 
@@ -39,6 +40,18 @@ def repeat(of: StudyResults, seed: int) -> StudyResults:
 @pytest.fixture(scope="module")
 def study(tiny_study: tuple[Path, Any]) -> StudyResults:
     return StudyResults.read(tiny_study[0])
+
+
+def test_repeats_differ_in_their_seed_alone(tiny_study: tuple[Path, Any], tmp_path: Path) -> None:
+    first, config = tiny_study[0], yaml.safe_load((tiny_study[0] / "config.yaml").read_text())
+    for name, changed in (("again", {"seed": 5}), ("other", {"balance": {}})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(yaml.safe_dump(config | changed))
+    require_one_configuration([first, tmp_path / "again"])
+    with pytest.raises(InputError, match="another 'balance' than"):
+        require_one_configuration([first, tmp_path / "other"])
+    with pytest.raises(InputError, match=r"has no config\.yaml"):
+        require_one_configuration([first, tmp_path])
 
 
 def test_patients_are_matched_by_name_over_the_repeats(study: StudyResults) -> None:

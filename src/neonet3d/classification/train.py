@@ -40,7 +40,8 @@ from neonet3d.classification.training_set import (
 )
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import AutoencoderConfig, Config, EncoderKind
-from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
+from neonet3d.engine.artefact import ArtefactCard, new_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.errors import InputError

@@ -19,7 +19,8 @@ from neonet3d.classification.training_set import (
 )
 from neonet3d.cohort.folds import Fold
 from neonet3d.config import Config, fingerprint
-from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
+from neonet3d.engine.artefact import new_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 
 
 def train_clinical(fold: Fold, config: Config, folder: Path) -> None:

@@ -20,7 +20,8 @@ from neonet3d.classification.training_set import (
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.patches import PatchReading
 from neonet3d.config import Config
-from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
+from neonet3d.engine.artefact import new_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.generation.sources import patients_of
 
 

@@ -47,10 +47,17 @@ def main() -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        _fail(f"{error.strerror}: {error.filename}. What is done is kept.", 1)
+        where = "" if error.filename is None else f": {error.filename}"
+        _fail(f"{error.strerror}{where}.{_kept(sys.argv[1:])}", 1)
     if status == INTERRUPTED:
-        _fail("Stopped. What is done is kept; the same command goes on from there.", INTERRUPTED)
+        _fail(f"Stopped.{_kept(sys.argv[1:])}", INTERRUPTED)
     sys.exit(status or 0)
+
+
+def _kept(words: list[str]) -> str:
+    """Of commands that go on from where they were stopped, that they do."""
+    goes_on = words[:1] in (["demo"], ["study"]) or words[1:2] == ["train"]
+    return " What is done is kept; the same command goes on from there." if goes_on else ""
 
 
 def _fail(sentence: str, status: int) -> NoReturn:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Annotated
+
+import typer
 
 from neonet3d.cli.options import (
     AsJson,
     CohortPath,
     ConfigFile,
-    FoldChoice,
     Overrides,
     Preset,
     Seed,
@@ -25,7 +27,16 @@ from neonet3d.cli.study import RunPath
 def augmentation(
     cohort: CohortPath,
     out: RunPath,
-    fold: FoldChoice = "0/5",
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            "--fold",
+            metavar="K/N",
+            help="Fold K of N, or K of --splits: its training patients are the pool, its held-out "
+            "ones are segmented. Default: the official split where the cohort has one, else 0/5.",
+            show_default=False,
+        ),
+    ] = None,
     splits: SplitsFile = None,
     preset: Preset = "cpu",
     config: ConfigFile = None,
@@ -43,8 +54,10 @@ def augmentation(
 
     settings = resolve(preset, config, overrides, seed)
     division = training_fold(cohort, fold, settings.seed, splits)
+    if fold is None and len(division.held_out) == 0:
+        division = training_fold(cohort, "0/5", settings.seed)
     started = time.monotonic()
-    with RunFolder.open(out, settings, command=command_line()) as run:
+    with RunFolder.open(out, settings, study="augmentation", command=command_line()) as run:
         results = run_augmentation_study(division, run, title=division.training.root.name)
         run.update_manifest(wall_seconds=round(time.monotonic() - started, 1))
         page = write_augmentation_report(out)

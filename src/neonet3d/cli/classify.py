@@ -11,6 +11,7 @@ from neonet3d.cli.options import (
     AsJson,
     CohortPath,
     ConfigFile,
+    DivisionSeed,
     FoldChoice,
     ModelPath,
     OutPath,
@@ -26,6 +27,7 @@ from neonet3d.cli.options import (
     show_table,
     training_fold,
 )
+from neonet3d.errors import InputError
 
 if TYPE_CHECKING:
     from neonet3d.classification.certainty import Prediction
@@ -80,6 +82,8 @@ def train(
     where there are masks. With an official split in the cohort, the test AUC is that of its test
     cases, which nothing was fitted on.
     """
+    import numpy as np
+
     from neonet3d.classification.predict import Classifier
     from neonet3d.classification.train import train_patten
     from neonet3d.classification.train_baseline import train_baseline
@@ -89,12 +93,17 @@ def train(
     from neonet3d.classification.tumourless import refuse_without_tumour
     from neonet3d.generation.latents import FoldLatents
     from neonet3d.generation.train import fit_anatomy, fit_reading, train_autoencoder
-    from neonet3d.metrics.discrimination import auc_over_patients
+    from neonet3d.metrics.discrimination import auc_over_patients, require_one_label_each
 
     settings = resolve(preset, config, overrides, seed)
     chosen = training_fold(cohort, fold, settings.seed, splits)
     # A cohort without labels or tumours is refused before an encoder is trained.
     _ = chosen.training.outcomes
+    if encoder is not None and model == "clinical":
+        raise InputError("A clinical model reads no scans. Leave --encoder out.")
+    if {case.outcome for case in chosen.held_out} == {0, 1}:
+        of_rows = np.array([case.participant for case in chosen.held_out])
+        require_one_label_each(chosen.held_out.outcomes, of_rows)
     if not allow_no_tumour and model != "clinical":
         refuse_without_tumour(chosen.training)
         refuse_without_tumour(chosen.held_out)
@@ -170,7 +179,7 @@ def predict(
             show_default=False,
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: DivisionSeed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Probability of the outcome for each case of a cohort of patches.
@@ -182,7 +191,6 @@ def predict(
     import numpy as np
 
     from neonet3d.classification.predict import Classifier
-    from neonet3d.errors import InputError
 
     if generator is not None and page is None:
         raise InputError("--generator draws for the page. Say where to write it: --page FILE.")
@@ -190,7 +198,7 @@ def predict(
     if page is not None and classifier.card.kind != "PattenNet":
         raise InputError(f"Pages are of a PattenNet, and {model} is a {classifier.card.kind}.")
     outcome = classifier.card.outcome
-    cases = cases_to_apply(cohort, fold, seed or 0, splits)
+    cases = cases_to_apply(cohort, fold, seed, splits)
     seen = classifier.card.count_training_cases(cases)
     names = [case.name for case in cases]
     if classifier.card.kind == "PattenNet":

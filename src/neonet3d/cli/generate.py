@@ -15,6 +15,7 @@ from neonet3d.cli.options import (
     AsJson,
     CohortPath,
     ConfigFile,
+    DivisionSeed,
     FoldChoice,
     ModelPath,
     OutPath,
@@ -185,8 +186,14 @@ def sample(
         found = {"cases": len(cohort)}
         sentence = f"{len(cohort)} synthetic volumes with masks."
     copying, said = audit_draws(generator, reference, out, seed=settings.seed)
+    calibrated = sampler == generator.calibrated_for
+    if not calibrated:
+        said += (
+            "\nThe calibration was fitted on draws of another sampler, so these are a little less "
+            "like scans. Train with this one (--set sampler.steps and its like) to mend that."
+        )
     show(
-        {"cohort": str(out)} | found | {"copying": copying},
+        {"cohort": str(out)} | found | {"copying": copying, "calibrated_for_sampler": calibrated},
         as_json=as_json,
         sentence=f"{out}: {sentence}\n{said}",
     )
@@ -274,7 +281,7 @@ def evaluate(
     ] = None,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
-    seed: Seed = 0,
+    seed: DivisionSeed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Can synthetic volumes be told from real ones, are they diverse, do they copy?
@@ -287,14 +294,14 @@ def evaluate(
     from neonet3d.generation.generator import LatentGenerator
     from neonet3d.segmentation.predict import Segmenter
 
-    held_out, training, generator = cases_to_apply(real, fold, seed or 0, splits), None, None
+    held_out, training, generator = cases_to_apply(real, fold, seed, splits), None, None
     if model is not None:
         generator = LatentGenerator.load(model)
-        training = training_fold(real, fold, seed or 0, splits).training
+        training = training_fold(real, fold, seed, splits).training
     scores = evaluate_generator(
         held_out,
         Cohort.open(synthetic),
-        seed=seed or 0,
+        seed=seed,
         segmenter=None if segmenter is None else Segmenter.load(segmenter),
         generator=generator,
         training=training,

@@ -41,6 +41,9 @@ Overrides = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(help="Seed over the preset's.", show_default=False)]
+DivisionSeed = Annotated[
+    int, typer.Option("--seed", help="Of the folds, as in training, and of resampling.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FoldChoice = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from neonet3d.cli.options import (
     AsJson,
     CohortPath,
     ConfigFile,
+    DivisionSeed,
     FoldChoice,
     ModelPath,
     OutPath,
@@ -133,7 +134,7 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option(help="Write OUT/probabilities/<case>_<class>.nii.gz too.")
     ] = False,
-    seed: Seed = 0,
+    seed: DivisionSeed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Write OUT/<case>.nii.gz for each case, on the case's own grid.
@@ -145,7 +146,7 @@ def predict(
     from neonet3d.segmentation.predict import Ensemble, predict_cases
 
     segmenter = Ensemble.load([model, *(ensemble or [])])
-    cases = cases_to_apply(cohort, fold, seed or 0, splits)
+    cases = cases_to_apply(cohort, fold, seed, splits)
     keep = segmenter.card.classes[1:] if probabilities else ()
     written = predict_cases(segmenter, cases, out, keep)
     same = cases.schema.names == segmenter.card.classes
@@ -155,9 +156,7 @@ def predict(
     result: dict[str, object] = {"dice": {}}
     if judged:
         scores = score_cases(cases.subset(judged), written, tolerance_mm=TOLERANCE_MM)
-        result = show_scores(
-            scores, out, tolerance_mm=TOLERANCE_MM, seed=seed or 0, as_json=as_json
-        )
+        result = show_scores(scores, out, tolerance_mm=TOLERANCE_MM, seed=seed, as_json=as_json)
     sentence = f"{out}: masks of {len(cases)} cases."
     if seen:
         sentence += f" {seen} of them trained the model and are not in the Dice."
@@ -188,7 +187,7 @@ def evaluate(
     ] = TOLERANCE_MM,
     fold: FoldChoice = None,
     splits: SplitsFile = None,
-    seed: Seed = 0,
+    seed: DivisionSeed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Score masks of any tool (nnU-Net's output included) against the cohort's.
@@ -199,7 +198,7 @@ def evaluate(
     from neonet3d.errors import InputError
     from neonet3d.segmentation.evaluate import find_masks, require_same_classes, score_cases
 
-    cases = cases_to_apply(cohort, fold, seed or 0, splits)
+    cases = cases_to_apply(cohort, fold, seed, splits)
     drawn = cases.subset(case for case in cases if case.mask_path is not None)
     if not len(drawn):
         raise InputError(
@@ -210,7 +209,7 @@ def evaluate(
     require_same_classes(masks, drawn.schema)
     scores = score_cases(drawn, found, tolerance_mm=tolerance_mm)
     folder = out or masks
-    result = show_scores(scores, folder, tolerance_mm=tolerance_mm, seed=seed or 0, as_json=as_json)
+    result = show_scores(scores, folder, tolerance_mm=tolerance_mm, seed=seed, as_json=as_json)
     without = len(cases) - len(drawn)
     show(
         {"out": str(folder), "cases": len(cases), "without_reference": without} | result,

@@ -107,9 +107,10 @@ def repeats(
     Every run divides the patients anew. The interval of the pooled AUC counts every patient once;
     arms are compared by the corrected resampled t-test (Nadeau and Bengio) over all folds.
     """
-    from neonet3d.study.repeats import summarise_repeats
+    from neonet3d.study.repeats import require_one_configuration, summarise_repeats
     from neonet3d.study.results import StudyResults
 
+    require_one_configuration(runs)
     arms = summarise_repeats([StudyResults.read(run) for run in runs])
     if not as_json:
         show_table(
@@ -224,8 +225,8 @@ def _run(
     from neonet3d.study.pni import run_pni_study
 
     started = time.monotonic()
-    with RunFolder.open(out, settings, command=command_line()) as run:
-        with run.timed("phantom cohort"):
+    with RunFolder.open(out, settings, study="pni", command=command_line()) as run:
+        with run.timed("cohort"):
             patients = cohort()
         execute = execute or run_here
         results = run_pni_study(patients, run, title=title, folds=folds, execute=execute)

@@ -131,6 +131,11 @@ class Cohort:
         return hashlib.sha256((self.root / "participants.tsv").read_bytes()).hexdigest()
 
     @property
+    def said_of_all(self) -> tuple[str, ...]:
+        """What dataset.json says, which no digest of a case holds: its outcome and its classes."""
+        return (self.outcome_name or "", *self.schema.names)
+
+    @property
     def channel(self) -> str:
         """What the images show, such as ``MR``; nnU-Net normalises ``CT`` in its own way."""
         return str(read_description(self.root).get("channel_names", {}).get("0", "MR"))

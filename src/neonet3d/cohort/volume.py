@@ -123,12 +123,16 @@ def write_atomically(path: Path, payload: bytes, *, durable: bool = True) -> Non
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as stream:
-        stream.write(payload)
-        if durable:
-            stream.flush()
-            os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(payload)
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:  # half a file takes room on a full disk
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_volume(path: Path, *, name: str | None = None) -> Volume:

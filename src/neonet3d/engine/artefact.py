@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +29,7 @@ from neonet3d.cohort.patches import PatchReading
 from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import fingerprint
 from neonet3d.engine.device import device_summary
-from neonet3d.engine.run import is_run
+from neonet3d.engine.folder_lock import unlock_folder
 from neonet3d.errors import InputError, RunError
 from neonet3d.types import LabelSchema, Shape, Triple
 
@@ -204,30 +203,6 @@ def new_card(
     )
 
 
-def claim_folder(folder: Path, card: ArtefactCard) -> bool:
-    """Whether the folder already holds the model of this card; if not, it is made ready for it.
-
-    A half-trained state of the same card stays, and training goes on from it. Inside a run folder
-    whatever is stale is removed; elsewhere nothing that stands is ever overwritten.
-
-    Raises:
-        InputError: outside a run folder, when the folder belongs to something else.
-    """
-    claim = folder / ".claim"
-    ours = claim.is_file() and claim.read_text() == card.key()
-    if ours:
-        return (folder / "model.json").is_file()
-    visible = [path for path in folder.iterdir() if path != claim] if folder.is_dir() else []
-    if visible and not any(is_run(parent) for parent in folder.parents):
-        raise InputError(
-            f"{folder} is not empty (it holds {visible[0].name}), and not of this configuration, "
-            "cohort, seed and fold. Choose another folder or remove this one."
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    write_atomically(claim, card.key().encode())
-    return False
-
-
 def save_artefact(folder: Path, model: nn.Module, card: ArtefactCard) -> ArtefactCard:
     """Write weights, then the card. Returns the card with the hash of the weights."""
     state = {
@@ -238,6 +213,7 @@ def save_artefact(folder: Path, model: nn.Module, card: ArtefactCard) -> Artefac
     write_atomically(folder / "model.safetensors", payload)
     text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True) + "\n"
     write_atomically(folder / "model.json", text.encode())
+    unlock_folder(folder)
     return card
 
 

@@ -92,7 +92,7 @@ class ClusterExecutor:
             raise RunError(
                 f"{error.allowed_failures + 1} workers died one after the other at '{name}'. They "
                 "may want more memory: use fewer of them, and start the same command again. What "
-                "is done is kept."
+                "is done is kept; a training that was under way starts anew on other threads."
             ) from error
         except CancelledError as error:
             raise RunError(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
 from typing import TypeVar
@@ -25,7 +25,7 @@ JobT = TypeVar("JobT")
 
 
 def run_jobs(work: Callable[[JobT], None], jobs: Sequence[JobT], *, description: str) -> None:
-    """Call ``work`` for every job, in any order; the first error ends it and is raised.
+    """Call ``work`` for every job, in any order; the first error ends them all and is raised.
 
     Args:
         work: writes its own result; importable by name, since it is called in other processes.
@@ -51,8 +51,12 @@ def run_jobs(work: Callable[[JobT], None], jobs: Sequence[JobT], *, description:
                 f"A process of {description!r} was killed, perhaps for want of memory. What is "
                 "done is kept: start the command again, on fewer cores (taskset) if need be."
             ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        except BaseException:  # or Ctrl-C: a job may have minutes to go
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():
+                worker.terminate()
+            raise
+        pool.shutdown()
 
 
 def _alone() -> None:

@@ -1,8 +1,9 @@
 """The one training loop: set-up, start or resume, steps, done.
 
 The randomness of step k is a function of (seed, k) alone: batches come from a generator seeded
-with both, and so do noise and dropout. A resumed loop therefore needs weights, averages and
-optimiser moments, but no state of a random number generator, and ends in the same bytes.
+with both, and so do noise and dropout, which each of several processes draws for its own part. A
+resumed loop therefore needs weights, averages and optimiser moments, but no state of a random
+number generator, and ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from neonet3d.errors import RunError
 
 CHECKPOINT_SECONDS = 15.0  # between two checkpoints that are written in
 QUICK_SECONDS = 0.5  # or less; the state of a large network is a gigabyte, and waits in proportion
+OF_A_PROCESS = 179_424_673  # between seeds of processes that train together; a CPU knows 32 bits
 GRADIENT_CLIP = 1.0
 FINAL_LEARNING_RATE = 0.02  # of the peak, at the end of the cosine
 
@@ -106,7 +108,7 @@ def train_loop(
         for step in range(first, config.steps):
             if stopping is not None and stopping.exhausted:
                 break
-            torch.manual_seed(step_seed(seed, step))
+            torch.manual_seed(step_seed(seed, step) + here.global_rank * OF_A_PROCESS)
             generator = torch.Generator().manual_seed(step_seed(seed + 1, step))
             batch = [here.to_device(part) for part in part_of_batch(draw_batch(generator))]
             for group in optimizer.param_groups:

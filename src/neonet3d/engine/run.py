@@ -30,6 +30,7 @@ from neonet3d.engine.log import append_record
 from neonet3d.errors import InputError
 
 MANIFEST = "manifest.json"
+RESULTS = "results.json"
 STATE = "state"  # of a stage that is under way
 LOOK_SECONDS = 0.1  # the app holds a run's lock for an instant, to see whether it runs
 
@@ -85,11 +86,18 @@ class RunFolder:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, config: Config, *, command: str) -> Iterator[RunFolder]:
+    def open(cls, path: Path, config: Config, *, study: str, command: str) -> Iterator[RunFolder]:
         """Create or re-open a run folder and hold its lock.
 
+        Results that stand of another configuration are removed: a start that does not come to its
+        end would leave them beside its own ``config.yaml``.
+
+        Args:
+            study: what is run, such as ``pni``.
+
         Raises:
-            InputError: the folder is not a run folder, or another process works in it.
+            InputError: the folder is not a run folder or one of another study, or another process
+                works in it.
         """
         if path.is_dir() and not (is_run(path) or _only_begun(path)):
             raise InputError(
@@ -102,21 +110,31 @@ class RunFolder:
                     f"Another run works in {path}. Wait for it or choose another folder."
                 )
             run = cls(path, config)
-            run._describe(command)
+            run._describe(study, command)
             yield run
 
-    def _describe(self, command: str) -> None:
+    def _describe(self, study: str, command: str) -> None:
         manifest = self.manifest() if is_run(self.path) else {}
+        if manifest.get("study", study) != study:
+            raise InputError(
+                f"{self.path} is a run of 'study {manifest['study']}'. Choose another folder."
+            )
+        config_hash = fingerprint(self.config)
+        if manifest.get("config_hash", config_hash) != config_hash:
+            (self.path / RESULTS).unlink(missing_ok=True)
+        for of_a_finished_start in ("wall_seconds", "peak_memory_gib"):
+            manifest.pop(of_a_finished_start, None)
         starts = manifest.get("starts", [])
         assert isinstance(starts, list)
         manifest |= {
             "starts": [*starts, datetime.now(UTC).isoformat(timespec="seconds")],
+            "study": study,
             "command": command,
             "package": version("neonet3d"),
             "python": platform.python_version(),
             "torch": torch.__version__,
             "device": device_summary(),
-            "config_hash": fingerprint(self.config),
+            "config_hash": config_hash,
         }
         write_atomically(self.path / MANIFEST, (json.dumps(manifest, indent=2) + "\n").encode())
         resolved = yaml.safe_dump(self.config.model_dump(mode="json"), sort_keys=False)
@@ -159,20 +177,22 @@ def _locked(lock: IO[str], *, after: float = 0.0) -> bool:
 
 
 def once(folder: Path, key: str, build: Callable[[Path], None]) -> Path:
-    """Run ``build(folder)`` unless the folder already stands with this key.
+    """Run ``build(folder)`` unless the folder already stands with this key, by this version.
 
     ``.done`` is written last. A folder with another key, or none, is removed first; of one that was
     begun with this key ``state/`` stays, in which a training finds what it had reached.
     """
+    key = fingerprint(key, version("neonet3d"))
     done, begun = folder / ".done", folder.with_name(f".{folder.name}.begun")
     if done.is_file() and done.read_text() == key:
         return folder
+    done.unlink(missing_ok=True)  # first: what is half removed must not look whole
     for leftover in folder.parent.glob(f".{folder.name}.*.tmp"):
         shutil.rmtree(leftover, ignore_errors=True)
     if begun.is_file() and begun.read_text() == key:
         _remove_all_but(STATE, folder)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        shutil.rmtree(folder)
     write_atomically(begun, key.encode())
     folder.mkdir(exist_ok=True)
     build(folder)

@@ -141,10 +141,6 @@ class AnatomyPrior(nn.Module):
         """mu(m)."""
         return self._mean(self._features(one_hot(label_maps, self.n_classes)))
 
-    def deviation(self, label_maps: LabelBatch) -> LatentBatch:
-        """sigma(m)."""
-        return self._deviation(one_hot(label_maps, self.n_classes))
-
     def explain(self, z: LatentBatch, label_maps: LabelBatch) -> tuple[LatentBatch, Amplitudes]:
         """The residual r of a latent and its own amplitudes a."""
         memberships = one_hot(label_maps, self.n_classes)

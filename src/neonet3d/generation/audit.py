@@ -38,7 +38,7 @@ class CopyingAudit:
 
     Attributes:
         n_training, n_held_out, n_synthetic: Cases that were compared.
-        membership: AUC by the flow loss of each case, training against held-out.
+        membership: AUC by the flow loss of each patient, training against held-out.
         share_nearer_training: Share of synthetic patches nearer to a training than to any held-out
             patch, over voxels; the patient whose mask it was drawn on is left out.
         expected_share: That share without copying.
@@ -98,8 +98,8 @@ class CopyingAudit:
     def _membership_text(self) -> str:
         if self.membership is None:
             return (
-                f"Membership by loss needs two training and two held-out cases; there are "
-                f"{self.n_training} and {self.n_held_out}."
+                f"Membership by loss needs two training and two held-out patients; there are "
+                f"{self.n_training} and {self.n_held_out} cases."
             )
         return (
             f"Membership by loss: AUC {_text(self.membership.auc)} between {self.n_training} "
@@ -168,10 +168,11 @@ def audit_copying(
     drawn = load_patches(synthetic, *card.reading) if synthetic else None
 
     membership = None
-    if others is not None and min(len(patches), len(others)) >= 2:
+    n_patients = [len({case.participant for case in side}) for side in (training, held_out)]
+    if others is not None and min(n_patients) >= 2:
         membership = infer_membership(
-            case_losses(generator, patches, seed=seed),
-            case_losses(generator, others, seed=seed),
+            _of_patients(case_losses(generator, patches, seed=seed), training),
+            _of_patients(case_losses(generator, others, seed=seed), held_out),
             seed,
         )
     share, expected, copied, duplicates = None, None, None, None
@@ -235,8 +236,6 @@ def velocity_loss(
 ) -> Float[Tensor, " b"]:
     """Squared error of the velocity of each case for one noise, as in training, on the CPU.
 
-    The only place of this file that calls the networks.
-
     Args:
         latents: Standardised, before the anatomy is taken off.
         told: Outcomes and scales of the cases.
@@ -255,6 +254,12 @@ def velocity_loss(
     with here.autocast():
         error = control_error(generator.unet, generator.controlnet, residual, e, t, condition, maps)
     return (error.float() * gain).mean((1, 2, 3, 4)).cpu()
+
+
+def _of_patients(losses: Float[np.ndarray, " n"], cases: Cohort) -> Float[np.ndarray, " p"]:
+    """Mean over the cases of each patient, who counts once."""
+    _, patient = np.unique([case.participant for case in cases], return_inverse=True)
+    return np.bincount(patient, losses) / np.bincount(patient)
 
 
 def _voxels(patches: Patches) -> Float[np.ndarray, "n v"]:

@@ -32,7 +32,8 @@ from neonet3d.errors import InputError, RunError
 from neonet3d.generation.gate import QualityGate
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.masks import deform_mask
-from neonet3d.generation.sample import SyntheticCase, as_volume, masks_on_grid
+from neonet3d.generation.sample import SyntheticCase, as_spacing, as_volume, masks_on_grid
+from neonet3d.generation.sources import SOURCE_COLUMN, SOURCE_DIGITS
 from neonet3d.segmentation.predict import Segmenter
 from neonet3d.types import Advance, no_advance
 
@@ -84,13 +85,19 @@ def balance_cohort(
         segmenter: None where the classes hold no tumour.
 
     Raises:
-        InputError: a generator without outcomes, a class without a single real case, or tumours
-            and no segmenter.
+        InputError: a generator without outcomes, a case that did not train it, a class without a
+            single real case, or tumours and no segmenter.
         RunError: the gate refuses a case ``config.attempts`` times.
     """
     if generator.card.outcome is None:
         raise InputError(
             "The generator was trained without outcomes, so it cannot balance classes."
+        )
+    strangers = len(training) - generator.card.count_training_cases(training)
+    if strangers:
+        raise InputError(
+            f"{strangers} of the {len(training)} cases to balance did not train this generator. "
+            "Give the fold that it was trained on (--fold or --splits)."
         )
     outcomes = training.outcomes
     negative, positive = int((outcomes == 0).sum()), int((outcomes == 1).sum())
@@ -183,7 +190,7 @@ def add_real_cases(writer: CohortWriter, training: Cohort) -> None:
             mask,
             outcome=case.outcome,
             participant=case.participant,
-            extra={"synthetic": "0"},
+            extra={"synthetic": "0", SOURCE_COLUMN: case.digest()[:SOURCE_DIGITS]},
         )
 
 
@@ -193,7 +200,10 @@ def _deformed(
     maps, scales = [], []
     for case in chosen:
         label_map, scale = masks_on_grid(generator, training.subset([case]))
-        spacing_mm = generator.card.grid.spacing_mm
-        maps.append(deform_mask(label_map[0].numpy(), training.schema, spacing_mm, rng))
+        spacing_mm = as_spacing(generator.card.grid, scale[0])
+        try:
+            maps.append(deform_mask(label_map[0].numpy(), training.schema, spacing_mm, rng))
+        except RunError as error:
+            raise RunError(f"{case.name}: {error}") from error
         scales.append(scale)
     return torch.from_numpy(np.stack(maps)), torch.cat(scales)

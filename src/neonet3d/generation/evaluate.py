@@ -19,6 +19,7 @@ from neonet3d.generation.sources import case_groups
 from neonet3d.metrics.diversity import pairwise_ms_ssim
 from neonet3d.metrics.features import EXTRACTOR_NAME, Plane, SliceFeatures, slice_features
 from neonet3d.metrics.fidelity import FidelityScore, fidelity_score
+from neonet3d.metrics.floor import LEAST_TO_MATCH
 from neonet3d.metrics.interval import Interval, bootstrap_mean
 from neonet3d.metrics.manifold import LEAST_CASES, PrecisionRecall, precision_recall
 from neonet3d.metrics.overlap import dice
@@ -93,16 +94,16 @@ def evaluate_generator(
         training: The cases that trained it.
 
     Raises:
-        InputError: Under four real or three synthetic cases, cohorts or a segmenter of other
-            classes, a generator without its training cases (or these without it), or what the
-            single measures refuse.
+        InputError: Under four real or synthetic cases, cohorts or a segmenter of other classes,
+            a generator without its training cases (or these without it), or what the single
+            measures refuse.
     """
     if (generator is None) != (training is None):
         raise InputError("The copying audit needs a generator and its training cases. Give both.")
-    if len(real) < 4 or len(synthetic) < 3:
+    if min(len(real), len(synthetic)) < LEAST_TO_MATCH:
         raise InputError(
             f"There are {len(real)} real and {len(synthetic)} synthetic cases, but a comparison "
-            "needs at least 4 real and 3 synthetic ones. Add cases."
+            f"needs at least {LEAST_TO_MATCH} of each. Add cases."
         )
     if synthetic.schema.names != real.schema.names:
         raise InputError(
@@ -125,7 +126,7 @@ def evaluate_generator(
         adherence = summarise(mask_adherence(segmenter, synthetic), seed=seed)
         of_real = summarise(mask_adherence(segmenter, real), seed=seed)
     return GeneratorScores(
-        fidelity=compare_planes(*planes, seed=seed),
+        fidelity=compare_planes(*planes, *groups, seed=seed),
         two_sample=test,
         two_sample_classes=classes,
         two_sample_slices=tell_slices_apart(*planes, *groups, seed=seed),
@@ -144,8 +145,9 @@ def evaluate_generator(
 
 
 def compare_patches(real: Patches, synthetic: Patches, *, seed: int) -> tuple[FidelityScore, ...]:
-    """KID and FID per plane, with their floors."""
-    return compare_planes(*both_planes(real, synthetic), seed=seed)
+    """KID and FID per plane, with their floors; patch i of both sides has one patient's mask."""
+    patients = np.arange(len(real))
+    return compare_planes(*both_planes(real, synthetic), patients, patients, seed=seed)
 
 
 def plane_features(patches: Patches, extractor: SliceFeatures) -> dict[Plane, PlaneFeatures]:
@@ -252,15 +254,26 @@ def both_planes(
 
 
 def compare_planes(
-    real: dict[Plane, PlaneFeatures], synthetic: dict[Plane, PlaneFeatures], *, seed: int
+    real: dict[Plane, PlaneFeatures],
+    synthetic: dict[Plane, PlaneFeatures],
+    real_groups: Shaped[np.ndarray, " r"],
+    synthetic_groups: Shaped[np.ndarray, " s"],
+    *,
+    seed: int,
 ) -> tuple[FidelityScore, ...]:
-    """KID and FID per plane, with their floors."""
+    """KID and FID per plane, with their floors.
+
+    Args:
+        real_groups, synthetic_groups: of the cases (``case_groups``).
+    """
     return tuple(
         fidelity_score(
             real[plane].features,
             synthetic[plane].features,
             real_groups=real[plane].groups,
             synthetic_groups=synthetic[plane].groups,
+            real_patients=real_groups[real[plane].groups],
+            synthetic_patients=synthetic_groups[synthetic[plane].groups],
             extractor=EXTRACTOR_NAME,
             plane=plane,
             seed=seed,

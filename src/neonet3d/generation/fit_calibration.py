@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from neonet3d.config import Config
-from neonet3d.engine.artefact import claim_folder, read_card, save_artefact
+from neonet3d.engine.artefact import read_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.generation.generator import CALIBRATED, LatentGenerator
 from neonet3d.generation.latents import FoldLatents, child_card
 from neonet3d.generation.region_features import band_statistics

@@ -176,6 +176,7 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
         part.loop for part in (config.autoencoder, config.unet, config.controlnet, config.detail)
     )
     n_voxels, n_latent = grid.shape[0] * grid.shape[1] * grid.shape[2], channels * a * b * c
+    of_map = n_voxels + 4 * (len(schema) - 1) * a * b * c  # and each class's share of latent voxels
     return Forecast(
         stages=(
             forecast_stage(
@@ -202,7 +203,7 @@ def forecast_generator(fold: Fold, config: Config) -> Forecast:
         shape=grid.shape,
         cases=len(training),
         patch_bytes=2 * len(training) * n_voxels * (4 + 1),
-        latent_bytes=n_views(len(training)) * len(training) * (2 * 4 * n_latent + n_voxels),
+        latent_bytes=n_views(len(training)) * len(training) * (2 * 4 * n_latent + of_map),
     )
 
 

@@ -21,7 +21,7 @@ from neonet3d.cohort.volume import Volume
 from neonet3d.config import BalanceConfig
 from neonet3d.errors import InputError
 from neonet3d.generation.generator import LatentGenerator
-from neonet3d.metrics.memorisation import COPY_RATIO, NEIGHBOURS
+from neonet3d.metrics.memorisation import COPY_RATIO, nearest_ratio
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.predict import Segmenter
 
@@ -70,19 +70,11 @@ class QualityGate:
 
     def accepts(self, image: Float[Tensor, "x y z"], volume: Volume, label_map: Volume) -> bool:
         """Whether a patch passes; ``volume`` is the same image in units of the reference."""
-        if copy_ratio(image, self.training) < COPY_RATIO:
+        apart = (self.training - image).square().mean((1, 2, 3)).sqrt()
+        if nearest_ratio(apart[None].numpy())[0] < COPY_RATIO:
             return False
         score = tumour_dice(self.segmenter, volume, label_map)
         return bool(np.isnan(score) or score >= self.least_dice)
-
-
-def copy_ratio(image: Float[Tensor, "x y z"], training: Float[Tensor, "n x y z"]) -> float:
-    """Distance to the nearest training image over the mean distance to the ``NEIGHBOURS`` nearest.
-
-    0 for a copy, at most 1; 1 where there is only one training image, for which it says nothing.
-    """
-    distances = (training - image).square().mean((1, 2, 3)).sqrt().sort().values[:NEIGHBOURS]
-    return float(distances[0] / distances.mean().clamp_min(1e-12)) if len(distances) > 1 else 1.0
 
 
 def tumour_dice(segmenter: Segmenter | None, image: Volume, label_map: Volume) -> float:

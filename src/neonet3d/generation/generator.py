@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from neonet3d.config import DetailConfig, SamplerName
+from neonet3d.config import DetailConfig, SamplerConfig, SamplerName
 from neonet3d.engine.artefact import ArtefactCard, load_weights, read_card
 from neonet3d.engine.device import fabric, ready_for_inference
 from neonet3d.errors import InputError
@@ -37,6 +37,7 @@ class LatentGenerator(LatentFlow):
         super().__init__(flow.autoencoder, flow.anatomy, flow.unet, flow.controlnet, card)
         self.refiner = flow.refiner
         self.detail = detail
+        self.calibrated_for: SamplerConfig | None = None  # whose draws it was fitted on
         self.calibrations = nn.ModuleDict(
             {name: BandCalibration(len(card.classes)) for name in ("draws", "reconstructions")}
         )
@@ -55,6 +56,7 @@ class LatentGenerator(LatentFlow):
             require_parent(path, card, name, read_card(Path(folder) / name))
         load_weights(path, model.calibrations, card)
         model.card = model.card.model_copy(update={"weights_sha256": _joint_hash(model.card, card)})
+        model.calibrated_for = card.settings(SamplerConfig)
         return model
 
     @classmethod

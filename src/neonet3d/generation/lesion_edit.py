@@ -107,28 +107,17 @@ def insert_tumour(
     spacing_mm: Triple,
     volume_mm3: float,
     rng: np.random.Generator,
-    *,
-    donor: LabelMap | None = None,
 ) -> LabelMap:
-    """A tumour somewhere in the liver of a map that has none.
-
-    Args:
-        donor: map of the same spacing whose tumour lends its shape; by default it is drawn
-            (``draw_shape_mm``).
+    """A tumour of a drawn shape (``draw_shape_mm``) somewhere in the liver of a map that has none.
 
     Raises:
-        InputError: the map has a tumour, or the donor has none.
+        InputError: the map has a tumour.
         RunError: no room for it in ``ATTEMPTS`` places.
     """
     tumour = schema.value("tumour")
     if (label_map == tumour).any():
         raise InputError("The label map has a tumour already. Remove it first.")
-    if donor is None:
-        depth = draw_shape_mm(_shape(label_map), spacing_mm, volume_mm3, rng)
-    else:
-        if not (donor == tumour).any():
-            raise InputError("The donor of the shape has no tumour. Choose another one.")
-        depth = tumour_distance_mm(donor == tumour, spacing_mm)
+    depth = draw_shape_mm(_shape(label_map), spacing_mm, volume_mm3, rng)
     return _somewhere(label_map, schema, depth, _voxels(volume_mm3, spacing_mm), rng)
 
 

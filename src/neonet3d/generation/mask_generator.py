@@ -11,7 +11,7 @@ far from it, or cannot be, the map is drawn again.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,9 @@ class DrawnMasks:
     Attributes:
         outcomes: (n,) that they were drawn for; -1 where none was said.
         log_scale: (n, 3) as ``Patches.log_scale``.
-        volumes_mm3: (n,) of their tumours, as asked for to a voxel.
+        volumes_mm3: (n,) of their tumours; as asked for to a voxel where the classes have a liver.
+        sources: digest of the training case whose deformed mask each started from; empty where they
+            started from noise alone.
         redrawn: how many draws were refused on the way.
     """
 
@@ -58,6 +60,7 @@ class DrawnMasks:
     outcomes: Int[Tensor, " n"]
     log_scale: Float[Tensor, "n 3"]
     volumes_mm3: Float[Tensor, " n"]
+    sources: tuple[str, ...]
     redrawn: int
 
 
@@ -166,8 +169,14 @@ class MaskGenerator(nn.Module):
                 f"{len(pending)} of {n} label maps had no tumour near the volume asked for "
                 f"({asked} mm3) in {config.attempts} draws. Train the mask generator longer."
             )
+        from_case = [self.card.training_cases[i] for i in wanted.sources.tolist()]
         return DrawnMasks(
-            maps, wanted.outcomes, wanted.log_scale, self._volumes(maps, wanted), drawn - n
+            label_maps=maps,
+            outcomes=wanted.outcomes,
+            log_scale=wanted.log_scale,
+            volumes_mm3=self._volumes(maps, wanted),
+            sources=("",) * n if starts is None else tuple(from_case),
+            redrawn=drawn - n,
         )
 
     def novelty(self, drawn: DrawnMasks, training: Cohort) -> MaskNovelty:
@@ -185,8 +194,8 @@ class MaskGenerator(nn.Module):
                 "cohort of training (--training), or start from noise alone (--set masks.start=1)."
             )
         found = {case.digest(): case for case in self.card.training_cases_of(training)}
-        in_order = training.subset(found[digest] for digest in self.card.training_cases)
-        return load_label_maps(in_order, self.card.grid)[0]
+        in_order = tuple(found[digest] for digest in self.card.training_cases)
+        return load_label_maps(replace(training, cases=in_order), self.card.grid)[0]
 
     @torch.inference_mode()
     def _draw(

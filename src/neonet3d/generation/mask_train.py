@@ -25,7 +25,8 @@ from neonet3d.cohort.patches import (
     random_crop,
 )
 from neonet3d.config import Config
-from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
+from neonet3d.engine.artefact import new_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import SHORTEST_X, channels_last, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.generation.autoencoder import DOWNSAMPLING
@@ -59,7 +60,7 @@ class _FoldMasks:
         for case in fold.training:
             case.require_mask()
         in_order = sorted(fold.training, key=lambda case: case.digest())
-        fold = replace(fold, training=fold.training.subset(in_order))
+        fold = replace(fold, training=replace(fold.training, cases=tuple(in_order)))
         self.fold = fold
         masks = (case.read_mask() for case in fold.training)
         grid = choose_grid([mask for mask in masks if mask is not None])

@@ -96,7 +96,7 @@ def deform_mask(
             return new
     raise RunError(
         f"{ATTEMPTS} deformations of a mask all broke or lost its tumour, which is very small. "
-        "Leave such cases out of the bank."
+        "Leave the case out."
     )
 
 

@@ -19,6 +19,7 @@ from neonet3d.errors import InputError, RunError
 from neonet3d.generation.generator import LatentGenerator
 from neonet3d.generation.lesion_edit import TumourEdit
 from neonet3d.generation.mask_generator import DrawnMasks, MaskGenerator
+from neonet3d.generation.sources import SOURCE_COLUMN, SOURCE_DIGITS
 from neonet3d.types import Triple
 
 
@@ -28,8 +29,10 @@ class SyntheticCase:
 
     Attributes:
         image: in units of the reference intensity (liver median = 1).
-        source: SHA-256 of the case that gave the mask, or of the weights that drew it.
+        source: SHA-256 of the case that gave the mask, or that a drawn mask started from; empty for
+            one that was drawn from noise alone.
         seed: of the draw.
+        mask_generator: SHA-256 of the weights that drew the mask; empty where a patient gave it.
     """
 
     name: str
@@ -38,13 +41,18 @@ class SyntheticCase:
     outcome: int | None
     source: str
     seed: int
+    mask_generator: str = ""
 
     def columns(self, generator: LatentGenerator) -> dict[str, str]:
-        """Provenance for participants.tsv."""
+        """Provenance for participants.tsv; what there is none of is left out."""
+        hashes = {
+            SOURCE_COLUMN: self.source,
+            "mask_generator": self.mask_generator,
+            "generator": generator.card.weights_sha256,
+        }
         return {
             "synthetic": "1",
-            "source_mask": self.source[:16],
-            "generator": generator.card.weights_sha256[:16],
+            **{name: of[:SOURCE_DIGITS] for name, of in hashes.items() if of},
             "draw_seed": str(self.seed),
             "fold": generator.card.fold,
         }
@@ -160,7 +168,8 @@ def sample_new_masks(
         label_maps=drawn.label_maps,
         log_scale=drawn.log_scale,
         outcomes=[None if outcome < 0 else outcome for outcome in drawn.outcomes.tolist()],
-        sources=[masks.card.weights_sha256] * n,
+        sources=list(drawn.sources),
+        mask_generator=masks.card.weights_sha256,
     )
     return _write_pairs(generator, plan, out, sampler, seed=seed), drawn
 
@@ -174,6 +183,7 @@ class _Plan:
     log_scale: Float[torch.Tensor, "n 3"]
     outcomes: list[int | None]
     sources: list[str]
+    mask_generator: str = ""
 
 
 def _write_pairs(
@@ -203,6 +213,7 @@ def _write_pairs(
                 outcome=plan.outcomes[i],
                 source=plan.sources[i],
                 seed=seed,
+                mask_generator=plan.mask_generator,
             )
             writer.add(
                 made.name,

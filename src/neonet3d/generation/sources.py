@@ -45,9 +45,18 @@ def case_groups(
 
 
 def patients_of(cohort: Cohort) -> list[str]:
-    """Patient of each case; a synthetic case is its mask's patient where that one is here."""
-    by_digest = {case.digest()[:SOURCE_DIGITS]: case.participant for case in cohort}
+    """Patient of each case; a synthetic case is its mask's patient where that one is here.
+
+    A real case whose row names a source is a copy of that case: written anew, its digest is
+    another.
+    """
+    sources = mask_sources(cohort)
+    by_digest = {
+        source or case.digest()[:SOURCE_DIGITS]: case.participant
+        for source, case in zip(sources, cohort, strict=True)
+        if not case.synthetic
+    }
     return [
         by_digest.get(source, case.participant)
-        for source, case in zip(mask_sources(cohort), cohort, strict=True)
+        for source, case in zip(sources, cohort, strict=True)
     ]

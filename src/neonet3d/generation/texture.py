@@ -8,6 +8,8 @@ knows them need not guess the scanner. That these sixteen are enough is our choi
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -34,7 +36,7 @@ def texture_profiles(
     """Log spread of each band of image - reconstruction, inside the mask, then outside.
 
     Robust (median absolute deviation). A region that a case does not have gets the mean over the
-    cases that have it, and 0 where none has.
+    cases that have it; where none has, that of the other region.
     """
     residuals, plain = haar((images - reconstructions)[:, None]), haar(reconstructions[:, None])
     detail = plain[:, 1:].abs().sum(1, keepdim=True)
@@ -45,7 +47,10 @@ def texture_profiles(
         for residual, detail_, part in zip(residuals, detail, share, strict=True)
     ]
     found = torch.stack(rows)
-    return torch.where(found.isnan(), found.nanmean(0).nan_to_num(0.0), found)
+    inside, outside = usual = found.nanmean(0).view(2, BANDS)
+    usual = usual.where(~usual.isnan(), torch.stack([outside, inside]))
+    usual = usual.flatten().nan_to_num(math.log(LEAST))  # of patches too small for any region
+    return torch.where(found.isnan(), usual, found)
 
 
 def _log_spread(

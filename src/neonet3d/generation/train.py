@@ -21,7 +21,8 @@ from neonet3d.cohort.patches import (
     orientations_of,
 )
 from neonet3d.config import Config, LoopConfig
-from neonet3d.engine.artefact import ArtefactCard, claim_folder, new_card, save_artefact
+from neonet3d.engine.artefact import ArtefactCard, new_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import SHORTEST_X, channels_last, fabric
 from neonet3d.engine.loop import DrawBatch, remove_training_state, seeded, train_loop
 from neonet3d.engine.run import Timer, untimed
@@ -67,9 +68,15 @@ def train_generator(
     ``calibration/`` below ``folder``.
 
     Raises:
-        InputError: cases without masks, or a folder that holds something else.
+        InputError: cases without masks, guidance without outcomes, or a folder that holds something
+            else.
     """
     require_masks(fold)
+    if config.sampler.guidance != 1 and fold.training.outcome_name is None:
+        raise InputError(
+            "sampler.guidance is of the outcome, and the cohort has none. Leave it at 1, or name "
+            "the outcome column in dataset.json."
+        )
     with timed("train autoencoder"):
         train_autoencoder(fold, config, folder / "autoencoder")
     latents = FoldLatents(fold, folder / "autoencoder")

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from neonet3d.cohort.patches import orientations_of, random_crop
 from neonet3d.config import Config
-from neonet3d.engine.artefact import claim_folder, save_artefact
+from neonet3d.engine.artefact import save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import channels_last, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.generation.autoencoder import DOWNSAMPLING

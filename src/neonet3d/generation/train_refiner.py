@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from neonet3d.config import Config
-from neonet3d.engine.artefact import claim_folder, save_artefact
+from neonet3d.engine.artefact import save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import fabric
 from neonet3d.engine.progress import progress
 from neonet3d.generation.condition import Condition
@@ -21,7 +23,7 @@ from neonet3d.generation.latents import (
     n_views,
 )
 
-PAIRS = 96  # as many redrawn patches, evenly taken, are plenty for a few hundred weights
+PAIRS = 96  # as many redrawn patches are plenty for a few hundred weights
 STARTS = (0.6, 1.0)  # how far they are noised before they are drawn again
 
 
@@ -33,13 +35,12 @@ def fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
         return
     here, rng = fabric(), torch.Generator().manual_seed(card.seed)
     latents, label_maps, outcomes, scales = data.encoded
-    step = math.ceil(len(latents) / PAIRS)
+    n = len(data.patches)
+    chosen = pair_rows(n, n_views(n))
     regression = flow.refiner.regression()
-    with progress(f"{data.fold.name}: refiner", n_views(len(data.patches))) as advance:
+    with progress(f"{data.fold.name}: refiner", n_views(n)) as advance:
         for number, view in enumerate(data.views()):
-            first = number * len(view)
-            rows = [row for row in range(first, first + len(view)) if row % step == 0]
-            for part in torch.tensor(rows, dtype=torch.long).split(ENCODE_BATCH):
+            for part in chosen[chosen // n == number].split(ENCODE_BATCH):
                 residual, own = explain_latents(flow.anatomy, latents[part], label_maps[part])
                 residual, amplitudes, maps, outcome, scale, scans = (
                     here.to_device(x)
@@ -49,7 +50,7 @@ def fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
                         label_maps[part],
                         outcomes[part],
                         scales[part],
-                        view.images[part - first, None],
+                        view.images[part % n, None],
                     )
                 )
                 drawn = flow.redraw(
@@ -65,3 +66,11 @@ def fit_refiner(data: FoldLatents, config: Config, folder: Path) -> None:
             advance()
     flow.refiner.weight.copy_(regression.solve())
     save_artefact(folder / "refiner", flow.refiner, card)
+
+
+def pair_rows(n_cases: int, n_positions: int) -> Int[Tensor, " m"]:
+    """Up to ``PAIRS`` rows of ``FoldLatents.encoded``, of as many cases and positions as can be."""
+    pair = torch.arange(min(PAIRS, n_cases * n_positions))
+    turn, place = pair // n_cases, pair % n_cases
+    case = place if n_cases <= PAIRS else pair * n_cases // PAIRS
+    return (place + turn) % n_positions * n_cases + case

@@ -156,6 +156,22 @@ def delong_paired(
     return PairedComparison(difference, interval, p_value)
 
 
+def require_one_label_each(labels: Labels, patients: Shaped[np.ndarray, " n"]) -> None:
+    """Patients are drawn anew as positive or negative ones, so each must be one of the two.
+
+    Raises:
+        InputError: a patient has both labels.
+    """
+    names, patient_of_row = np.unique(patients, return_inverse=True)
+    n_positive_rows = np.bincount(patient_of_row, weights=labels)
+    mixed = (n_positive_rows > 0) & (n_positive_rows < np.bincount(patient_of_row))
+    if mixed.any():
+        raise InputError(
+            f"Patient {names[mixed][0]} has both labels, and {int(mixed.sum())} patient(s) in all "
+            "do. Give every row the label of its patient, or give one patient id for each lesion."
+        )
+
+
 def bootstrap_auc(
     labels: Labels,
     scores: Scores,
@@ -190,16 +206,9 @@ def bootstrap_auc(
     check_resamples(n_resamples)
     value = auc(labels, scores)
     rows = np.arange(labels.size) if patients is None else patients
+    require_one_label_each(labels, rows)
     names, patient_of_row = np.unique(rows, return_inverse=True)
-    n_rows = np.bincount(patient_of_row)
-    n_positive_rows = np.bincount(patient_of_row, weights=labels)
-    mixed = (n_positive_rows > 0) & (n_positive_rows < n_rows)
-    if mixed.any():
-        raise InputError(
-            f"Patient {names[mixed][0]} has both labels, and {int(mixed.sum())} patient(s) in all "
-            "do. Give every row the label of its patient, or give one patient id for each lesion."
-        )
-    is_positive = n_positive_rows > 0
+    is_positive = np.bincount(patient_of_row, weights=labels) > 0
     rng = np.random.default_rng(seed)
     weights = np.zeros((n_resamples, names.size))
     for stratum in (is_positive, ~is_positive):

@@ -31,11 +31,11 @@ class FidelityScore:
     """What the report says of one extractor in one plane.
 
     Attributes:
-        kid: Unbiased KID over all cases.
-        kid_low: Lower end of its 95 % case-bootstrap interval.
+        kid: Unbiased KID over all pairs of patients.
+        kid_low: Lower end of its 95 % patient-bootstrap interval.
         kid_high: Upper end.
         kid_floor: 97.5 % quantile of KID between random halves of the real cases (their mean is 0
-            by construction), brought to the numbers of cases that ``kid`` is of: below it,
+            by construction), brought to the numbers of patients that ``kid`` is of: below it,
             synthetic cannot be told from real.
         fid: Mean FID over the matched splits.
         fid_low: Lower end of the middle 95 % of the splits; see ``floor.Spread``.
@@ -75,6 +75,8 @@ def fidelity_score(
     *,
     real_groups: Groups,
     synthetic_groups: SyntheticGroups,
+    real_patients: Groups,
+    synthetic_patients: SyntheticGroups,
     extractor: str,
     plane: str,
     seed: int,
@@ -86,27 +88,36 @@ def fidelity_score(
         synthetic: SyntheticFeatures of synthetic slices, ``[k, d]``.
         real_groups: Case of each real slice, ``[m]``.
         synthetic_groups: Case of each synthetic slice, ``[k]``.
+        real_patients: Patient of each real slice, ``[m]``; KID counts patients.
+        synthetic_patients: Patient on whose mask each synthetic slice was drawn, ``[k]``; by the
+            same name as on the real side where that is the same patient.
         extractor: Name of the extractor, for the caption.
         plane: Plane of the slices, for the caption.
         seed: Seed of all resampling.
 
     Raises:
-        InputError: Under four real or three synthetic cases; cases differ in their slices.
+        InputError: Under four real or synthetic cases; cases differ in their slices.
     """
     matched = matched_frechet(
         real, synthetic, seed, real_groups=real_groups, synthetic_groups=synthetic_groups
     )
     interval = kid_interval(
-        real, synthetic, seed, real_groups=real_groups, synthetic_groups=synthetic_groups
+        real,
+        synthetic,
+        seed,
+        real_groups=real_patients,
+        synthetic_groups=synthetic_patients,
+        shared=True,
     )
     n_real, n_synthetic = np.unique(real_groups).size, np.unique(synthetic_groups).size
-    halves = real_floor(real, "kid", seed, groups=real_groups, n_splits=100)
+    halves = real_floor(real, "kid", seed, groups=real_patients, n_splits=100)
+    patients = np.unique(real_patients).size / np.unique(synthetic_patients).size
     return FidelityScore(
         kid=interval.value,
         kid_low=interval.low,
         kid_high=interval.high,
         # Between sets of n and m cases KID scatters as 1 / n + 1 / m, between halves of n as 4 / n.
-        kid_floor=halves.high * (1 + n_real / n_synthetic) / 4,
+        kid_floor=halves.high * (1 + patients) / 4,
         fid=matched.distance.mean,
         fid_low=matched.distance.low,
         fid_high=matched.distance.high,

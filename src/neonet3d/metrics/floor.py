@@ -2,9 +2,9 @@
 
 KID is unbiased, so it uses every case. FID is not: two halves of one cohort are far apart at
 hospital n. So FID is only ever reported against a floor *at the same n per side*: k cases are the
-most that two disjoint halves of the real cohort and the synthetic set can all give,
-k = min(real // 2, synthetic); for each of several random splits into A and B (k real cases each)
-and C (k synthetic cases) the distance is FID(A, C) and the floor FID(A, B), with the same A.
+most that two disjoint halves of the real cohort and random halves of the synthetic set can all
+give, k = min(real, synthetic) // 2; for each of several random splits into A and B (k real cases
+each) and C (k synthetic cases) the distance is FID(A, C) and the floor FID(A, B), with the same A.
 Every case gives the same number of slices, so equal cases mean equal slices.
 """
 
@@ -25,6 +25,8 @@ from neonet3d.metrics.cases import (
 )
 from neonet3d.metrics.frechet import frechet_distance
 from neonet3d.metrics.kernel_distance import CaseKernel, weighted_mmd2
+
+LEAST_TO_MATCH = 4  # on each side: two in each half
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def matched_frechet(
     synthetic_groups: SyntheticGroups | None = None,
     n_splits: int = 40,
 ) -> MatchedFrechet:
-    """FID and its floor, both at k = min(real // 2, synthetic) cases per side (see the module).
+    """FID and its floor, both at k = min(real, synthetic) // 2 cases per side (see the module).
 
     Args:
         real: Features of real slices, ``[m, d]``.
@@ -110,14 +112,19 @@ def matched_frechet(
         n_splits: Number of random splits.
 
     Raises:
-        InputError: Under four real or two synthetic cases; cases differ in their number of slices.
+        InputError: Under four real or four synthetic cases; cases differ in their number of slices.
     """
     check_widths(real, synthetic)
     real_case = case_of_slice(real, real_groups, "real")
     synthetic_case = case_of_slice(synthetic, synthetic_groups, "synthetic")
     _slices_per_case(real_case, synthetic_case)
-    n_synthetic = int(synthetic_case.max()) + 1
-    size = min((int(real_case.max()) + 1) // 2, n_synthetic)
+    n_real, n_synthetic = int(real_case.max()) + 1, int(synthetic_case.max()) + 1
+    if min(n_real, n_synthetic) < LEAST_TO_MATCH:
+        raise InputError(
+            f"There are {n_real} real and {n_synthetic} synthetic cases, but FID at matched n "
+            f"needs {LEAST_TO_MATCH} of each. Add cases."
+        )
+    size = min(n_real, n_synthetic) // 2
     half_a, _ = _split_cases(real_case, size, n_splits, seed)
     rng = np.random.default_rng([seed, 1])  # apart from the splits, so that the floor stays put
     values = []

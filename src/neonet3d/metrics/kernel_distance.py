@@ -1,7 +1,7 @@
 """Kernel inception distance: an unbiased distance between distributions of features."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from neonet3d.errors import InputError
 from neonet3d.metrics.cases import (
@@ -23,6 +23,7 @@ def kid(
     *,
     real_groups: Groups | None = None,
     synthetic_groups: SyntheticGroups | None = None,
+    shared: bool = False,
 ) -> float:
     """Squared maximum mean discrepancy, unbiased, with the kernel (x.y / d + 1)^3.
 
@@ -40,6 +41,9 @@ def kid(
         synthetic: SyntheticFeatures of synthetic slices, ``[k, d]``.
         real_groups: Case of each real slice, ``[m]``.
         synthetic_groups: Case of each synthetic slice, ``[k]``.
+        shared: Whether a group of one name on both sides is one patient: synthetic cases drawn on
+            a real case's mask. Such pairs are left out of the third mean too, as they are of the
+            first two; they resemble each other, and would make KID too small.
 
     Raises:
         InputError: Widths differ, a feature is not finite, or a side has under two cases.
@@ -47,10 +51,13 @@ def kid(
     check_widths(real, synthetic)
     real_case = case_of_slice(real, real_groups, "real")
     synthetic_case = case_of_slice(synthetic, synthetic_groups, "synthetic")
+    cross = CaseKernel(real, real_case, synthetic, synthetic_case)
+    if shared:
+        cross.leave_out(_same_names(real_groups, synthetic_groups))
     value = weighted_mmd2(
         CaseKernel(real, real_case, real, real_case),
         CaseKernel(synthetic, synthetic_case, synthetic, synthetic_case),
-        CaseKernel(real, real_case, synthetic, synthetic_case),
+        cross,
         np.ones((1, real_case.max() + 1)),
         np.ones((1, synthetic_case.max() + 1)),
     )
@@ -64,6 +71,7 @@ def kid_interval(
     *,
     real_groups: Groups | None = None,
     synthetic_groups: SyntheticGroups | None = None,
+    shared: bool = False,
     n_resamples: int = 2000,
     confidence: float = 0.95,
 ) -> Interval:
@@ -81,6 +89,7 @@ def kid_interval(
         seed: Seed of the resampling.
         real_groups: Case of each real slice, ``[m]``.
         synthetic_groups: Case of each synthetic slice, ``[k]``.
+        shared: As of ``kid``.
         n_resamples: Number of bootstrap samples.
         confidence: Two-sided confidence, a fraction.
 
@@ -105,6 +114,8 @@ def kid_interval(
         CaseKernel(synthetic, synthetic_case, synthetic, synthetic_case),
         CaseKernel(real, real_case, synthetic, synthetic_case),
     )
+    if shared:
+        kernels[2].leave_out(_same_names(real_groups, synthetic_groups))
     rng = np.random.default_rng(seed)
     draws_real = _counts(rng, n_real, n_resamples)
     draws_synthetic = _counts(rng, n_synthetic, n_resamples)
@@ -146,6 +157,19 @@ class CaseKernel:
             by_column_case = np.add.reduceat(kernel, starts, axis=1)
             cases, row_starts = np.unique(first_case[rows], return_index=True)
             self.sums[cases] += np.add.reduceat(by_column_case, row_starts, axis=0)
+
+    def leave_out(self, pairs: Bool[np.ndarray, "a b"]) -> None:
+        """Count these pairs of cases no more."""
+        self.sums[pairs] = 0
+        self.pairs[pairs] = 0
+
+
+def _same_names(real: Groups | None, synthetic: SyntheticGroups | None) -> Bool[np.ndarray, "a b"]:
+    """In the order in which ``case_of_slice`` numbers the cases."""
+    if real is None or synthetic is None:
+        raise InputError("Groups are shared only where both sides have them. Give both.")
+    same: Bool[np.ndarray, "a b"] = np.unique(real)[:, None] == np.unique(synthetic)
+    return same
 
 
 def weighted_mmd2(

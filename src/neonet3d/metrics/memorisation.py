@@ -175,7 +175,7 @@ def find_duplicates(
         )
     among = cdist(synthetic, synthetic)
     np.fill_diagonal(among, np.inf)
-    of_training, of_synthetic = _ratio(cdist(synthetic, training)), _ratio(among)
+    of_training, of_synthetic = nearest_ratio(cdist(synthetic, training)), nearest_ratio(among)
     n = len(synthetic)
     return Duplicates(
         wilson(int((of_training < threshold).sum()), n, confidence=confidence),
@@ -215,8 +215,12 @@ def infer_membership(
     )
 
 
-def _ratio(distances: Float[np.ndarray, "s t"]) -> Float[np.ndarray, " s"]:
-    """Nearest over the mean of the nearest; an infinite distance is no neighbour."""
+def nearest_ratio(distances: Float[np.ndarray, "s t"]) -> Float[np.ndarray, " s"]:
+    """Distance to the nearest over the mean distance to the ``NEIGHBOURS`` nearest.
+
+    0 for a copy, at most 1. An infinite distance is no neighbour; of one neighbour it says nothing
+    and is 1, or 0 where that one is a copy.
+    """
     nearest = np.sort(distances, axis=1)[:, :NEIGHBOURS]
     nearest = np.where(np.isfinite(nearest), nearest, np.nan)
     ratio: Float[np.ndarray, " s"] = nearest[:, 0] / np.maximum(np.nanmean(nearest, axis=1), 1e-12)

@@ -25,14 +25,8 @@ from neonet3d.cohort.geometry import Grid, Window, resample_image
 from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.cohort.volume import Volume
 from neonet3d.config import LoopConfig
-from neonet3d.engine.artefact import (
-    ArtefactCard,
-    claim_folder,
-    load_weights,
-    new_card,
-    read_card,
-    save_artefact,
-)
+from neonet3d.engine.artefact import ArtefactCard, load_weights, new_card, read_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import SHORTEST_X, fabric
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.engine.ranks import world_size

@@ -17,7 +17,8 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.config import Config, SegmenterPlan
-from neonet3d.engine.artefact import claim_folder, new_card, save_artefact
+from neonet3d.engine.artefact import new_card, save_artefact
+from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import fabric, memory_bytes
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
 from neonet3d.engine.progress import progress

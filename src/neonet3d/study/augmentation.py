@@ -23,7 +23,7 @@ from neonet3d.engine.clock import kept_seconds
 from neonet3d.engine.device import SHORTEST_X, device_summary
 from neonet3d.engine.jobs import run_jobs
 from neonet3d.engine.log import stage_seconds
-from neonet3d.engine.run import RunFolder, once
+from neonet3d.engine.run import RESULTS, RunFolder, once
 from neonet3d.errors import InputError
 from neonet3d.generation.audit import audit_copying
 from neonet3d.generation.generator import LatentGenerator
@@ -122,7 +122,7 @@ def run_augmentation_study(fold: Fold, run: RunFolder, *, title: str) -> Augment
         worth=worth_of(cells, arms),
         seconds=stage_seconds(run.path / "log.jsonl"),
     )
-    write_atomically(run.path / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(run.path / RESULTS, (results.model_dump_json(indent=1) + "\n").encode())
     return results
 
 
@@ -165,6 +165,7 @@ def _write_patches(number: Fold, config: Config, folder: Path) -> None:
         "patches",
         card.weights_sha256,
         [(case.digest(), case.participant) for case in number.held_out],
+        number.training.said_of_all,
         settings.ratios,
         config.sampler,
         config.seed,

@@ -149,9 +149,11 @@ def _sample_held_out(work: FoldWork, timed: Timer) -> None:
     paths, config = work.paths, work.config
     with timed("sample held-out masks"):
         generator = LatentGenerator.load(paths.generator)
-        weights = generator.card.weights_sha256
-        key = fingerprint("pairs", weights, _held_out_key(work), config.sampler, config.seed)
-        held_out = work.crops.held_out
+        weights, held_out = generator.card.weights_sha256, work.crops.held_out
+        patches = [case.digest() for case in held_out]
+        key = fingerprint(
+            "pairs", weights, _held_out_key(work), patches, config.sampler, config.seed
+        )
         once(paths.pairs, key, lambda out: _sample(generator, held_out, out, config))
 
 
@@ -177,7 +179,8 @@ def _predict(work: FoldWork, timed: Timer) -> None:
 
 def _held_out_key(work: FoldWork) -> str:
     held_out = work.fold.held_out
-    return fingerprint([case.digest() for case in held_out], [case.name for case in held_out])
+    digests = [case.digest() for case in held_out]
+    return fingerprint(digests, [case.name for case in held_out], held_out.said_of_all)
 
 
 def _train_classifier(arm: Arm, part: Fold, crops: Fold, config: Config, paths: FoldPaths) -> None:

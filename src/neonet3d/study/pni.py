@@ -14,7 +14,7 @@ from neonet3d.cohort.volume import write_atomically
 from neonet3d.config import Config, fingerprint
 from neonet3d.engine.executor import Executor, Task, run_here
 from neonet3d.engine.progress import progress
-from neonet3d.engine.run import RunFolder, Timer, once
+from neonet3d.engine.run import RESULTS, RunFolder, Timer, once
 from neonet3d.errors import InputError
 from neonet3d.generation.train import train_generator
 from neonet3d.metrics.features import require_extractor
@@ -69,7 +69,9 @@ def run_pni_study(
     write_splits(run.path / "splits.json", folds)
     run.update_manifest(cohort=str(cohort.root.resolve()))
     digests = [case.digest() for case in cohort]
-    key = fingerprint("crops", RECORD_FIELDS, digests, cohort.table_sha256(), config.roi)
+    key = fingerprint(
+        "crops", RECORD_FIELDS, digests, cohort.table_sha256(), cohort.said_of_all, config.roi
+    )
 
     def crop(out: Path) -> None:
         with progress("cropping", len(cohort)) as advance:
@@ -105,7 +107,7 @@ def run_pni_study(
         results = summarise_study(
             cohort, finished, run.path / "log.jsonl", title=title, config=config
         )
-    write_atomically(run.path / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(run.path / RESULTS, (results.model_dump_json(indent=1) + "\n").encode())
     return results
 
 

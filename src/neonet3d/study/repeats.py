@@ -7,8 +7,10 @@ that repeats may be made one after the other or on several machines. What they s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import yaml
 from jaxtyping import Float, Int
 from pydantic import BaseModel, ConfigDict
 
@@ -79,6 +81,27 @@ def summarise_repeats(studies: Sequence[StudyResults]) -> tuple[RepeatedArm, ...
             )
         )
     return tuple(arms)
+
+
+def require_one_configuration(runs: Sequence[Path]) -> None:
+    """Repeats differ in their seed alone.
+
+    Raises:
+        InputError: another entry of their ``config.yaml`` differs, or one cannot be read.
+    """
+    first: dict[str, object] | None = None
+    for run in runs:
+        path = run / "config.yaml"
+        if not path.is_file():
+            raise InputError(f"{run} has no config.yaml, so it is no run. Check the path.")
+        own = yaml.safe_load(path.read_text()) | {"seed": None}
+        first = first or own
+        other = [section for section in own if own[section] != first.get(section)]
+        if other:
+            raise InputError(
+                f"{run} was run with another {other[0]!r} than {runs[0]}. Repeats differ in --seed "
+                "alone: give runs of one configuration."
+            )
 
 
 def _order(study: StudyResults, like: StudyResults) -> Int[np.ndarray, " n"]:

@@ -184,7 +184,7 @@ def _row(arena: Arena, judge: PatchSegmenter, name: str, drawn: _Drawn) -> Gener
     apart, _ = tell_apart(arena.held_out, synthetic, arena.schema.names, cases, cases, seed=seed)
     return GeneratorRow(
         key=name,
-        fidelity=compare_planes(*planes, seed=seed),
+        fidelity=compare_planes(*planes, cases, cases, seed=seed),
         two_sample=apart,
         two_sample_slices=tell_slices_apart(*planes, cases, cases, seed=seed),
         ms_ssim=pairwise_ms_ssim(drawn.images, seed),

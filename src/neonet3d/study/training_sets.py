@@ -18,7 +18,7 @@ from neonet3d.engine.progress import progress
 from neonet3d.engine.run import once
 from neonet3d.generation.balance import add_real_cases, balance_cohort, plan_balance
 from neonet3d.generation.generator import LatentGenerator
-from neonet3d.generation.sources import SOURCE_DIGITS
+from neonet3d.generation.sources import SOURCE_COLUMN, SOURCE_DIGITS
 from neonet3d.segmentation.augment import IntensityNoise
 from neonet3d.segmentation.patch_segmenter import augment_patch
 from neonet3d.segmentation.predict import Segmenter
@@ -56,6 +56,7 @@ def _balanced(
         "balanced",
         segmenter.hashes,
         generator.card.weights_sha256,
+        _described(crops.training),
         settings,
         config.sampler,
         config.seed,
@@ -87,8 +88,8 @@ def _augmented(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
     settings = config.balance.model_copy(update={"mode": "both_classes"})
     wanted = plan_balance(int((outcomes == 0).sum()), int((outcomes == 1).sum()), settings)
     key = fingerprint(
-        "classic", [case.digest() for case in training], config.segmenter.augmentation, settings,
-        config.seed,
+        "classic", [case.digest() for case in training], _described(training),
+        config.segmenter.augmentation, settings, config.seed,
     )  # fmt: skip
 
     def build(out: Path) -> None:
@@ -112,11 +113,16 @@ def _augmented(crops: Fold, config: Config, paths: FoldPaths) -> Cohort:
                 )
                 writer.add(
                     f"augmented_{outcome}_{place:04d}", image, mask, outcome=outcome,
-                    extra={"synthetic": "1", "source_mask": source.digest()[:SOURCE_DIGITS]},
+                    extra={"synthetic": "1", SOURCE_COLUMN: source.digest()[:SOURCE_DIGITS]},
                 )  # fmt: skip
         writer.finish()
 
     return Cohort.open(once(paths.data("classic"), key, build))
+
+
+def _described(training: Cohort) -> tuple[object, ...]:
+    """What is copied into a training set and is in no digest."""
+    return training.said_of_all, [(case.name, case.participant) for case in training]
 
 
 def _changed(

@@ -14,7 +14,8 @@ What is mended, each in the rival's favour:
   with ``ldm_latent_shape``; the mask is padded too instead of stretched, and its classes'
   fractions in each latent voxel are given, where nearest neighbours lose a thin vein.
 - DDIM's times lie as far apart as ``DDIMScheduler.step`` goes back; predictions are not clipped.
-- Posterior means of the training set are encoded once, not at each step.
+- Posterior means of the training set are encoded once, not at each step; so its latents are of
+  unshifted patches, which is the one thing here that is not in its favour alone.
 - KL and losses are in float32; gradients that oneDNN gets wrong in bf16 are too.
 
 Ours: 4 latent channels; no perceptual loss, which needs weights from the network; the outcome as a
