@@ -67,6 +67,15 @@ def test_without_a_division_every_case_is_meant(make_cohort: Callable[..., Cohor
     assert len(cases_to_apply(split.root, "all", 0)) == 3
 
 
+def test_a_cohort_of_test_cases_alone_is_applied_to_and_not_trained_on(
+    make_cohort: Callable[..., Cohort],
+) -> None:
+    cohort = make_cohort([0, 1], splits=["test", "test"])
+    assert len(cases_to_apply(cohort.root, None, 0)) == 2
+    with pytest.raises(InputError, match="nobody is left to train on"):
+        training_fold(cohort.root, None, 0)
+
+
 def test_results_are_a_sentence_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     show({"n": 3}, as_json=False, sentence="Three.")
     assert capsys.readouterr().out == "Three.\n"

@@ -80,6 +80,19 @@ def test_held_out_scans_are_segmented_on_their_own_grid(
         assert corner_distance_mm(mask, image) < 1e-3
 
 
+def test_a_folder_that_was_used_is_not_written_into(
+    run: Callable[..., Any], scans: Cohort, trained: Any, tmp_path: Path
+) -> None:
+    """The tables of one fold would stand beside the masks of two."""
+    command = ("segment", "predict", trained.segmenter, scans.root, tmp_path / "masks", "--fold")
+    assert run(*command, "0/2").status == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()}
+    done = run(*command, "1/2")
+    assert (done.status, done.stdout) == (2, "")
+    assert "of other masks. Choose another folder" in done.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()} == before
+
+
 def test_a_segmenter_is_not_judged_on_its_training_scans(
     run: Callable[..., Any], scans: Cohort, trained: Any, tmp_path: Path
 ) -> None:

@@ -178,6 +178,13 @@ BAD: dict[str, tuple[Break, str, str | None, str, str]] = {
     "bomb": (bomb, "error", CASE, "made to fill the memory: its header declares", "Copy it"),
     "no nifti": (stream(lambda _: b"hello"), "error", CASE, "not a whole NIfTI", "convert it"),
     "shear": (header(sheared), "error", CASE, "sheared (axes' cosine 0.196", "Resample"),
+    "no place": (
+        payload(slice(252, 256), np.int16([0, 0])),
+        "warning",
+        CASE,
+        "says nowhere where it lies (no qform and no sform), so left and right are assumed",
+        "Look whether the liver lies on the patient's right",
+    ),
     "two places": (header(moved_qform), "warning", CASE, "disagree by 2.5 mm", "--fix OUT"),
     "NaN": (
         voxels(with_nan, of=image_of),
@@ -331,6 +338,13 @@ BAD: dict[str, tuple[Break, str, str | None, str, str]] = {
         f"'pni' is written as '0.0' in 1 rows (the first is {CASE})",
         "--fix OUT",
     ),
+    "text in the header's data_type": (
+        payload(slice(4, 14), np.bytes_(b"MUSTERMANN")),
+        "warning",
+        CASE,
+        "data_type",
+        "--fix OUT",
+    ),
     "byte-order mark": (boms, "warning", None, "byte-order mark", "--fix OUT"),
     "few positives": (
         table("case_001\t1", "case_001\t0"),
@@ -409,6 +423,12 @@ def test_what_is_wrong_is_found_with_case_value_and_mend(
     assert (case or "(cohort)") in people
     assert "\x1b[2J" not in people
     assert snapshot(root) == before
+
+
+def test_empty_lines_in_the_table_are_none(root: Path) -> None:
+    path = root / "participants.tsv"
+    path.write_text("\n" + path.read_text().replace("\n", "\n\n"))
+    assert check_folder(root) == []
 
 
 @pytest.mark.parametrize("separator", [";", ","])

@@ -117,6 +117,13 @@ def test_a_split_that_is_none_is_refused() -> None:
     assert len(choose_fold(cohort, "all", seed=0).training) == 4
 
 
+def test_a_split_that_leaves_nobody_to_train_on_is_refused() -> None:
+    cohort = cohort_of([0, 1] * 2, splits=["test"] * 4)
+    with pytest.raises(InputError, match="'test' for every case, so nobody is left to train on"):
+        choose_fold(cohort, None, seed=0)
+    assert len(choose_fold(cohort, "all", seed=0).training) == 4
+
+
 def test_the_official_split_is_the_default_where_there_is_one() -> None:
     splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
     cohort = cohort_of([0, 1] * 6, splits=splits)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from neonet3d.cohort.geometry import (
     Window,
     crop_to_window,
     interpolation_matrix,
+    on_ridge,
     place_label_map_back,
     resample_image,
     resample_label_map,
@@ -192,6 +193,33 @@ def test_a_sphere_gets_no_spikes() -> None:
     assert (read[distance < 20 - 4] == 1).all()
 
 
+def test_a_box_that_is_placed_back_on_a_finer_grid_stays_in_its_faces() -> None:
+    """What linear interpolation lays around it is no vein, and its edges are no ridges."""
+    target = Volume(np.zeros((40, 40, 40), np.uint8), np.eye(4))
+    window = Window((0.5, 0.5, 0.5), Grid((20, 20, 20), (2.0, 2.0, 2.0)))
+    box = np.zeros(window.grid.shape, np.uint8)
+    box[5:12, 6:14, 7:11] = 1
+    back = place_label_map_back(box, window, target, n_classes=2)
+    whole = box.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    assert not back[whole == 0].any()
+    assert (back != whole).sum() == 8  # its corners, which it fills by less than a half
+
+
+def test_a_thin_vein_survives_where_slices_get_thinner() -> None:
+    """In plane the grid gets coarser, so that the vote alone loses the vein; a slice is halved."""
+    source = Volume(np.zeros((24, 24, 12), np.uint8), np.diag([1.0, 1, 4, 1]))
+    window = Window((0.5, 0.5, -1.0), Grid((12, 12, 24), (2.0, 2.0, 2.0)))
+    vein, box = source.data.copy(), source.data.copy()
+    vein[4:20, 10, 6] = 1
+    box[4:20, 4:20, 3:8] = 1
+    read = resample_label_map(source.with_data(vein), window, n_classes=2)
+    assert read[2:10, 5, 12:14].all()
+    assert read.sum() == 8 * 2
+    read = resample_label_map(source.with_data(box), window, n_classes=2)
+    assert not read[..., :6].any()
+    assert not read[..., 16:].any()
+
+
 def test_a_schema_of_background_alone_gives_background() -> None:
     source = Volume(np.zeros((4, 4, 4), np.uint8), np.eye(4))
     window = Window.centred(source, Grid((2, 2, 2), (2.0, 2.0, 2.0)))
@@ -267,7 +295,9 @@ def test_only_what_the_window_sees_is_worked_on(
     mask = Volume(rng.integers(0, 4, shape).astype(np.uint8), affine)
     window = Window(first_mm, grid)
 
-    def whole(data: np.ndarray, *, partial_volume: bool) -> np.ndarray:
+    def whole(
+        data: np.ndarray, *, partial_volume: bool, along: Sequence[int] = (0, 1, 2)
+    ) -> np.ndarray:
         matrices = [
             interpolation_matrix(
                 shape[axis],
@@ -277,17 +307,27 @@ def test_only_what_the_window_sees_is_worked_on(
                 first_mm=first_mm[axis],
                 partial_volume=partial_volume,
             )
+            if axis in along
+            else np.eye(data.shape[axis])
             for axis in range(3)
         ]
         return np.einsum("ax,by,cz,xyz->abc", *matrices, data, optimize=True)
 
     expected = whole(image.data, partial_volume=False)
     np.testing.assert_allclose(resample_image(image, window), expected, rtol=1e-4, atol=1e-3)
-    memberships = [
-        whole((mask.data == value).astype(np.float32), partial_volume=True).astype(np.float32)
-        for value in range(1, 4)
-    ]
-    found, voted = resample_label_map(mask, window, n_classes=4), vote(grid.shape, memberships)
+    finer = [axis for axis in range(3) if grid.spacing_mm[axis] < 0.999 * spacing_mm[axis]]
+    others = [axis for axis in range(3) if axis not in finer]
+
+    def ridges(inside: np.ndarray) -> np.ndarray:
+        room = np.array([[axis in finer] * 2 for axis in range(3)], dtype=int)
+        ridge = on_ridge(np.pad(whole(inside, partial_volume=True, along=others), room))
+        kept = tuple(slice(n, -n or None) for n, _ in room)
+        return whole(ridge[kept], partial_volume=True, along=finer) > 0.499
+
+    classes = [(mask.data == value).astype(np.float32) for value in range(1, 4)]
+    memberships = [whole(c, partial_volume=True).astype(np.float32) for c in classes]
+    members = [(m, ridges(c) & bool(others)) for m, c in zip(memberships, classes, strict=True)]
+    found, voted = resample_label_map(mask, window, n_classes=4), vote(grid.shape, members)
     # Sums of other lengths are rounded otherwise, which decides where two classes are even.
     assert (found != voted).mean() <= 0.02
     assert not found[~np.any([m > 0 for m in memberships], axis=0)].any()

@@ -126,6 +126,25 @@ def test_the_command_says_what_it_mended(broken: Path, tmp_path: Path) -> None:
     assert {entry["case"] for entry in found["mended"]} == {None, "case_001", "case_003"}
 
 
+def test_empty_lines_of_the_table_are_not_copied(root: Path, tmp_path: Path) -> None:
+    table = root / "participants.tsv"
+    text = table.read_text()
+    table.write_text("\n" + text.replace("\n", "\n\n").replace("case_003\t1", "case_003\t1.0"))
+    assert [entry.what for entry in mend_cohort(root, tmp_path / "out")] == ["pni 1.0 -> 1"]
+    assert (tmp_path / "out" / "participants.tsv").read_text() == text
+
+
+def test_every_field_of_text_is_emptied(root: Path, tmp_path: Path) -> None:
+    path = root / "imagesTr" / "case_001_0000.nii.gz"
+    image = nib.load(path)
+    image.header["data_type"] = b"MUSTERMANN"
+    nib.save(image, path)
+    assert [entry.what for entry in mend_cohort(root, tmp_path / "out")] == [
+        "header text emptied: data_type"
+    ]
+    assert check_folder(tmp_path / "out") == []
+
+
 def test_rows_that_cannot_be_used_stop_the_copy(root: Path, tmp_path: Path) -> None:
     table = root / "participants.tsv"
     table.write_text(table.read_text().replace("\tcase_002\t", "\t../x\t"))

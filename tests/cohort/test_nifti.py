@@ -49,6 +49,23 @@ def test_two_places_are_measured_at_the_farthest_corner(tmp_path: Path) -> None:
     assert note_header(read_nifti(save(tmp_path / "a.nii", image), "a")).places_apart_mm is None
 
 
+def test_a_file_that_says_nowhere_where_it_lies_is_noted(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VOXELS, np.eye(4))
+    assert not note_header(read_nifti(save(tmp_path / "a.nii", image), "a")).placeless
+    image.set_sform(None, code=0)
+    image.set_qform(np.eye(4), code=1)
+    assert not note_header(read_nifti(save(tmp_path / "a.nii", image), "a")).placeless
+    image.set_qform(np.eye(4), code=0)
+    assert note_header(read_nifti(save(tmp_path / "a.nii", image), "a")).placeless
+
+
+def test_every_field_of_text_is_looked_at(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VOXELS, np.eye(4))
+    image.header["data_type"] = b"MUSTERMANN"
+    file = read_nifti(save(tmp_path / "a.nii.gz", image), "a")
+    assert note_header(file).text == ("data_type",)
+
+
 def test_a_displacement_is_that_of_the_farthest_corner() -> None:
     difference = np.zeros((4, 4))
     difference[0, 3], difference[1, 2] = 3, 1

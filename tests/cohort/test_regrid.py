@@ -64,6 +64,30 @@ def test_a_thin_vein_survives_a_coarser_grid() -> None:
     assert drawn.any(axis=(0, 1)).all()
 
 
+def test_a_box_on_a_finer_grid_stays_in_its_faces() -> None:
+    mask = grid((20, 20, 20), (2, 2, 2))
+    data = np.zeros(mask.shape, dtype=np.uint8)
+    data[5:12, 6:14, 7:11] = 1
+    target = grid((40, 40, 40), (1, 1, 1))
+    drawn = draw_on_grid(mask.with_data(data), target, n_classes=2, name="a")
+    whole = data.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+    assert not drawn[whole == 0].any()
+    assert (drawn != whole).sum() == 8  # its corners, which it fills by less than a half
+
+
+def test_a_thin_vein_survives_where_slices_get_thinner_and_a_box_gets_no_spikes() -> None:
+    mask, target = grid((24, 24, 12), (1, 1, 4)), grid((12, 12, 24), (2, 2, 2))
+    vein, box = mask.data.copy(), mask.data.copy()
+    vein[4:20, 10, 6] = 1
+    box[4:20, 4:20, 3:8] = 1
+    drawn = draw_on_grid(mask.with_data(vein), target, n_classes=2, name="a")
+    assert drawn[2:10, 5, 12:14].any(-1).all()
+    assert not np.delete(drawn, [12, 13], axis=2).any()
+    drawn = draw_on_grid(mask.with_data(box), target, n_classes=2, name="a")
+    assert drawn.any()
+    assert not np.delete(drawn, np.arange(6, 16), axis=2).any()
+
+
 def test_a_mask_that_reaches_beyond_the_scan_is_cut() -> None:
     mask = grid((40, 40, 40), (1, 1, 1)).with_data(np.ones((40, 40, 40), np.uint8))
     target = grid((20, 20, 60), (1, 1, 1))

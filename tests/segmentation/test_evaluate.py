@@ -55,6 +55,13 @@ def test_a_missing_mask_is_not_left_out(cohort: Cohort, tmp_path: Path) -> None:
         find_masks(folder, cohort.cases)
 
 
+def test_two_masks_of_a_case_are_refused(cohort: Cohort, tmp_path: Path) -> None:
+    folder = copy_masks(cohort, tmp_path / "masks")
+    copy_masks(cohort.subset([cohort["case_001"]]), folder, ".nii")
+    with pytest.raises(InputError, match=r"both case_001\.nii\.gz and case_001\.nii\. Remove one"):
+        find_masks(folder, cohort.cases)
+
+
 def test_another_grid_is_refused(cohort: Cohort, tmp_path: Path) -> None:
     masks = find_masks(copy_masks(cohort, tmp_path / "masks"), cohort.cases)
     shifted = np.eye(4)

@@ -63,8 +63,8 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Cohort:
 def trained(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of few steps over few voxels."""
     folder = tmp_path_factory.mktemp("model")
-    images = (case.read_image().data for case in cohort)
-    normaliser = IntensityNormaliser.fit(((image, None) for image in images), SCHEMA)
+    images = ((case.name, case.read_image().data, None) for case in cohort)
+    normaliser = IntensityNormaliser.fit(images, SCHEMA)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COARSE_VOXELS", 2500)
         fold = Fold("all", cohort, cohort.subset([]))

@@ -16,7 +16,7 @@ from neonet3d.cohort.cohort import Cohort, CohortWriter
 from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.volume import Volume, read_label_map, read_volume
 from neonet3d.config import Config, NetworkName, load_config
-from neonet3d.engine.artefact import save_artefact
+from neonet3d.engine.artefact import read_card, save_artefact
 from neonet3d.errors import InputError
 from neonet3d.metrics.overlap import dice
 from neonet3d.segmentation.localiser import FOLDER, Localiser, LocaliserUNet
@@ -182,6 +182,18 @@ def test_masks_that_stand_are_never_overwritten(model: Path, tmp_path: Path) -> 
     assert (kept.data == 1).all()
 
 
+@pytest.mark.parametrize("name", ["labels.json", "search.json", "metrics.csv", "summary.csv"])
+def test_what_says_something_of_other_masks_is_never_overwritten(
+    name: str, model: Path, make_cohort: Callable[..., Cohort], tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("of fold 0")
+    with pytest.raises(InputError, match=f"holds the {name} of other masks"):
+        predict_cases(Segmenter.load(model), make_cohort([None], masks=False), tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
+    assert (tmp_path / "out" / name).read_text() == "of fold 0"
+
+
 def test_no_tumour_class_no_tumour_probability(model: Path, tmp_path: Path) -> None:
     segmenter = Segmenter.load(model)
     card = segmenter.card.model_copy(update={"classes": ("background", "liver")})
@@ -272,20 +284,29 @@ def test_where_nothing_is_found_the_whole_scan_is_read(
 
 
 def test_the_localiser_is_loaded_with_its_segmenter(model: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(model, folder)
-    card = Segmenter.load(model).card.model_copy(
-        update={
-            "kind": "Localiser",
-            "config": config().segmenter.loop.model_dump(mode="json"),
-            "parts": {"smallest_mm3": 1.0},
-        }
-    )
-    save_artefact(folder / FOLDER, LocaliserUNet(), card)
-    assert Segmenter.load(folder).localiser is not None
-    other = card.model_copy(update={"training_cases": ("of", "another")})
-    save_artefact(folder / FOLDER, LocaliserUNet(), other)
-    with pytest.raises(InputError, match="was not trained on the cases of the segmenter"):
+    folder = shutil.copytree(model, tmp_path / "model")
+    localiser = Segmenter.load(folder).localiser
+    assert localiser is not None
+    assert read_card(folder).parents == {"localiser": localiser.card.weights_sha256}
+    save_artefact(folder / FOLDER, LocaliserUNet(), localiser.card)
+    with pytest.raises(InputError, match="localiser was not trained with the segmenter in"):
+        Segmenter.load(folder)
+    shutil.rmtree(folder / FOLDER)
+    with pytest.raises(InputError, match=r"lacks localiser, .* Copy the whole folder again"):
+        Segmenter.load(folder)
+
+
+def test_a_card_says_whether_a_localiser_belongs_to_it(model: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(model, tmp_path / "model")
+    path = folder / "model.json"
+    card = json.loads(path.read_text())
+    del card["parts"]["localiser"]
+    path.write_text(json.dumps(card))
+    with pytest.raises(InputError, match=r"does not say whether a localiser .* Train the model"):
+        Segmenter.load(folder)
+    card["parts"]["localiser"], card["parents"] = False, {}
+    path.write_text(json.dumps(card))
+    with pytest.raises(InputError, match="was not trained with the segmenter"):
         Segmenter.load(folder)
 
 

@@ -58,7 +58,7 @@ def test_augmentation_makes_no_new_class() -> None:
 def test_a_scan_smaller_than_a_patch_is_padded_with_air(make_cohort: Callable[..., Cohort]) -> None:
     case = make_cohort([0]).cases[0]
     image, mask = case.read_with_mask()
-    normaliser = IntensityNormaliser.fit([(image.data, None)], case.schema)
+    normaliser = IntensityNormaliser.fit([(case.name, image.data, None)], case.schema)
     x, y, z = image.shape
     grid = Grid((x + 8, y, z), image.spacing_mm)
     scan = prepare_scan(case, grid, normaliser, n_classes=len(case.schema))

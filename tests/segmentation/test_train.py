@@ -50,6 +50,8 @@ def test_the_card(make_cohort: Callable[..., Cohort], tmp_path: Path) -> None:
     assert card.classes == cohort.schema.names
     assert (card.shape, card.spacing_mm) == ((12, 12, 8), (1, 1, 1))
     assert card.parts["plan"]["network"] == "unet"
+    assert card.parts["localiser"] is False
+    assert card.parents == {}
     assert card.normaliser is not None
     # A scan to segment has no mask yet, so the reference cannot need one.
     assert card.normaliser.reference == "percentile_99.5"
@@ -91,6 +93,30 @@ def test_validation_patients_do_not_train(
     assert facts["validation_cases"] == 3
     assert 0 <= facts["validation_dice"] <= 1
     assert facts["best_step"] in (2, 4)
+
+
+def test_no_scan_of_a_patient_who_judges_is_trained_on(
+    make_cohort: Callable[..., Cohort], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each patient has a second scan, whose mask is empty, so that it does not judge itself."""
+    cohort, drawn = make_cohort([0, 1] * 3), []
+    writer = CohortWriter(tmp_path / "c", cohort.schema, outcome_name=None, channel="MR")
+    for case in cohort:
+        image, mask = case.read_with_mask()
+        empty = mask.with_data(np.zeros_like(mask.data))
+        writer.add(case.name, image, mask, participant=case.name)
+        writer.add(f"{case.name}-again", image, empty, participant=case.name)
+
+    class Sampler(train.PatchSampler):
+        def __init__(self, scans: list[Scan], *others: Any) -> None:
+            drawn.extend(scans)
+            super().__init__(scans, *others)
+
+    monkeypatch.setattr(train, "PatchSampler", Sampler)
+    config = tiny("segmenter.validation_share=0.34", "segmenter.evaluations=2")
+    train_segmenter(everyone(writer.finish()), config, tmp_path / "model")
+    assert read_card(tmp_path / "model").facts["validation_cases"] == 2
+    assert len(drawn) == 2 * 4
 
 
 def test_a_scan_that_shows_no_class_does_not_judge(

@@ -396,6 +396,16 @@ def test_cases_without_masks_are_refused(scans: Cohort, tiny: Config, tmp_path: 
         study(cohort, tmp_path / "run", tiny)
 
 
+def test_one_scan_under_two_patients_is_refused_before_anything_is_trained(
+    scans: Cohort, tiny: Config, tmp_path: Path
+) -> None:
+    root = shutil.copytree(scans.root, tmp_path / "scans")
+    shutil.copy(scans["case_1"].image_path, root / "imagesTr" / "case_6_0000.nii.gz")
+    with pytest.raises(InputError, match=r"case_1 and case_6 of .* one scan under two patients"):
+        study(Cohort.open(root), tmp_path / "run", tiny)
+    assert not (tmp_path / "run" / "crops").exists()
+
+
 def test_several_scans_of_a_patient_are_refused(
     scans: Cohort, tiny: Config, tmp_path: Path
 ) -> None:

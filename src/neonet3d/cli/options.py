@@ -89,6 +89,8 @@ def cases_to_apply(cohort: Path, fold: str | None, seed: int, splits: Path | Non
     from neonet3d.cohort.cohort import Cohort
 
     everyone = Cohort.open(cohort)
+    if fold is None and splits is None and all(case.split == "test" for case in everyone):
+        return everyone  # no division to train on, and none is asked for
     chosen = _choose(everyone, fold, seed, splits)
     return chosen.held_out if len(chosen.held_out) else everyone
 

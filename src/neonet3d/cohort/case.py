@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from neonet3d.cohort.layout import require_inside, without_leading_zeros
+from neonet3d.cohort.layout import OUTCOMES, require_inside, without_leading_zeros
 from neonet3d.cohort.nifti import read_nifti, read_verified
 from neonet3d.cohort.volume import (
     Volume,
@@ -151,6 +151,6 @@ def case_of_row(
 def _outcome(value: object, name: str, column: str) -> int | None:
     if not isinstance(value, str):
         return None
-    if value not in ("0", "1", "0.0", "1.0"):
+    if value not in OUTCOMES:
         raise InputError(f"{name}: {column} is {value!r}, not 0 or 1. Mend participants.tsv.")
-    return int(float(value))
+    return OUTCOMES[value]

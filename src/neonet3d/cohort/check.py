@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -56,7 +56,8 @@ def check_cohort(
         except BaseException:  # Ctrl-C must not wait for the cases that have not begun
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    twins = _twins(reports)
+    read = ((report.case, report.pixels) for report in reports if report.pixels is not None)
+    twins = {case.name: [_twin(case, first)] for case, first in find_twins(read)}
     findings = [
         finding
         for report in reports
@@ -65,22 +66,17 @@ def check_cohort(
     return by_severity([*findings, *check_table(cohort, n_folds)])
 
 
-def _twins(reports: Iterable[CaseReport]) -> dict[str, tuple[Finding, ...]]:
-    """For each case whose image was there before, a finding that names the first."""
-    with_pixels: dict[str, list[Case]] = defaultdict(list)
-    for report in reports:
-        if report.pixels is not None:
-            with_pixels[report.pixels].append(report.case)
-    return {
-        case.name: tuple(_twin(case, first))
-        for first, *others in with_pixels.values()
-        for case in others
-    }
+def find_twins(digests: Iterable[tuple[Case, str]]) -> list[tuple[Case, Case]]:
+    """Each case whose digest was there before, and the first that had it."""
+    with_digest: dict[str, list[Case]] = defaultdict(list)
+    for case, digest in digests:
+        with_digest[digest].append(case)
+    return [(case, first) for first, *others in with_digest.values() for case in others]
 
 
-def _twin(case: Case, first: Case) -> Iterator[Finding]:
+def _twin(case: Case, first: Case) -> Finding:
     same = "the same patient" if first.participant == case.participant else "another patient"
-    yield Finding(
+    return Finding(
         case.name,
         "error",
         f"the image has the same voxels as {first.name}, of {same}",

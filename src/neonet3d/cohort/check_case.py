@@ -97,6 +97,14 @@ def _read_mask(case: Case, findings: list[Finding]) -> Volume | None:
 
 def _check_header(case: Case, path: Path, file: NiftiFile) -> Iterator[Finding]:
     notes = note_header(file)
+    if notes.placeless:
+        yield Finding(
+            case.name,
+            "warning",
+            f"{path.name} says nowhere where it lies (no qform and no sform), so left and "
+            "right are assumed",
+            "Look whether the liver lies on the patient's right, or convert it again from DICOM.",
+        )
     if notes.places_apart_mm is not None and notes.places_apart_mm > QFORM_TOLERANCE_MM:
         yield Finding(
             case.name,

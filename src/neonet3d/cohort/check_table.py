@@ -11,7 +11,12 @@ from neonet3d.cohort.class_names import mend_of, misnamed_classes
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.findings import Finding
 from neonet3d.cohort.folds import SPLITS
-from neonet3d.cohort.layout import BYTE_ORDER_MARK, participants_as_written, survey_participants
+from neonet3d.cohort.layout import (
+    BYTE_ORDER_MARK,
+    OUTCOMES,
+    participants_as_written,
+    survey_participants,
+)
 
 IDENTIFYING_COLUMN = re.compile(
     r"(^|_)(sur|first|last|patient_?|given_?)?name$|birth|(^|_)dob$|(^|_)mrn$|address|phone|"
@@ -157,7 +162,7 @@ def _check_text(cohort: Cohort) -> Iterator[Finding]:
     table, _ = survey_participants(cohort.root, cohort.outcome_name)
     if cohort.outcome_name is not None:
         column = table[cohort.outcome_name]
-        written = Counter(value for value in column if value in ("0.0", "1.0"))
+        written = Counter(v for v in column if v in OUTCOMES and v != str(OUTCOMES[v]))
         if written:
             first = table["case"][column.isin(list(written))].iloc[0]
             values = " and ".join(repr(value) for value in sorted(written))

@@ -116,7 +116,7 @@ def choose_fold(cohort: Cohort, choice: str | None, *, seed: int) -> Fold:
 
     Raises:
         InputError: a malformed choice; for the official split a value that is none of ``SPLITS``,
-            or a patient on both sides.
+            nobody to train on, or a patient on both sides.
     """
     if choice is None and any(case.split is not None for case in cohort):
         strange = [case for case in cohort if case.split not in (None, *SPLITS)]
@@ -129,6 +129,11 @@ def choose_fold(cohort: Cohort, choice: str | None, *, seed: int) -> Fold:
         held_out = cohort.subset(case for case in cohort if case.split == "test")
         if len(held_out):
             training = cohort.subset(case for case in cohort if case.split != "test")
+            if not len(training):
+                raise InputError(
+                    f"{cohort.root}: the column split has 'test' for every case, so nobody is left "
+                    "to train on. Write train for some, or choose with --fold."
+                )
             require_apart(training, held_out, f"{cohort.root}, column split", ("train", "test"))
             return Fold("official-split", training, held_out)
     if choice in (None, "all"):

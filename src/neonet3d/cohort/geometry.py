@@ -8,7 +8,7 @@ the grids exchanged, which is how a mask drawn in a crop returns to the scan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,10 @@ from neonet3d.types import Affine, ImageArray, LabelMap, Shape, Triple
 
 # A tube one source voxel wide has at least 0.14 of a voxel of twice its size; the rest is blur.
 RIDGE_MEMBERSHIP = 0.1
+CARRIED = 0.499  # half a ridge, but for rounding
 ALIKE = 1e-3  # relative difference of spacings that headers and resampling leave
+
+Member = tuple[ImageArray, Bool[np.ndarray, "x y z"]]  # membership and ridges of a class
 
 
 @dataclass(frozen=True)
@@ -138,35 +141,53 @@ def resample_label_map(source: Volume, window: Window, *, n_classes: int) -> Lab
     fills. A vein thinner than about 1.5 new voxels fills none of them by half, so the vote alone
     would lose it (and nearest neighbour would break it at random). It is still the ridge of its
     class's membership, and what lies on a ridge goes to that class: a thin tube stays in one
-    piece, one voxel wide, and a thick body keeps its volume.
+    piece, one voxel wide, and a thick body keeps its volume. An axis that gets finer loses nothing,
+    and the blur that it lays around a body is no ridge: ridges are found on the other axes first,
+    and are as wide along it as they were.
     """
     axes = _axes(source, window, partial_volume=True)
     seen = _seen(source.data, axes)
     shape = tuple(axis.rows.stop - axis.rows.start for axis in axes)
-    inside = vote(shape, (_apply(seen == value, axes) for value in range(1, n_classes)))
+    inside = vote(shape, (_member(seen == value, axes) for value in range(1, n_classes)))
     return _framed(inside, axes)
 
 
-def vote(shape: Shape, memberships: Iterable[ImageArray]) -> LabelMap:
-    """The label map whose classes 1, 2, ... have these memberships (0 to 1) in each voxel.
+def _member(inside: Bool[np.ndarray, "x y z"], axes: list[_Axis]) -> Member:
+    finer = [axis for axis in range(3) if axes[axis].finer]
+    coarser = [axis for axis in range(3) if not axes[axis].finer]
+    membership = _apply(inside, axes)
+    if not finer:
+        return membership, on_ridge(membership)
+    if not coarser:
+        return membership, np.zeros(membership.shape, dtype=bool)
+    around = [(1, 1) if axis in finer else (0, 0) for axis in range(3)]  # beyond it lies nothing
+    ridge = on_ridge(np.pad(_apply(inside, axes, coarser), around))
+    ridge = ridge[tuple(slice(n, -n or None) for n, _ in around)]
+    return membership, _apply(ridge, axes, finer) > CARRIED
 
-    The largest wins, background included; a ridge of a membership goes to its class.
+
+def vote(shape: Shape, members: Iterable[Member]) -> LabelMap:
+    """The label map of classes 1, 2, ...; the largest membership wins, background included.
+
+    Args:
+        members: of each class its membership (0 to 1) in each voxel, and its ridges, which go to it
+            whatever the vote.
     """
     winner = np.zeros(shape, dtype=np.uint8)
     strongest = np.zeros(shape, dtype=np.float32)
     background = np.ones(shape, dtype=np.float32)
     ridge_winner, ridge_strongest = winner.copy(), strongest.copy()
-    for value, membership in enumerate(memberships, start=1):
+    for value, (membership, ridge) in enumerate(members, start=1):
         background -= membership
         ahead = membership > strongest
         winner[ahead], strongest[ahead] = value, membership[ahead]
-        ahead = _on_ridge(membership) & (membership > ridge_strongest)
+        ahead = ridge & (membership > ridge_strongest)
         ridge_winner[ahead], ridge_strongest[ahead] = value, membership[ahead]
     winner[background >= strongest] = 0
     return np.where(ridge_winner > 0, ridge_winner, winner)
 
 
-def _on_ridge(membership: ImageArray) -> Bool[np.ndarray, "x y z"]:
+def on_ridge(membership: ImageArray) -> Bool[np.ndarray, "x y z"]:
     """Voxels that are a maximum along two axes or more; of two equal neighbours the later one."""
     tolerance = 1e-3  # rounding must not make ridges on a plateau
     padded = np.pad(membership, 1, mode="edge")
@@ -205,12 +226,14 @@ class _Axis:
             neighbour outside is seen to be 0.
         columns: voxels of the source that are read.
         n_out: voxels of the target.
+        finer: the target's voxels are smaller than the source's.
     """
 
     weights: Float[np.ndarray, "rows columns"]
     rows: slice
     columns: slice
     n_out: int
+    finer: bool
 
 
 def _axes(source: Volume, window: Window, *, partial_volume: bool = False) -> list[_Axis]:
@@ -224,8 +247,11 @@ def _axes(source: Volume, window: Window, *, partial_volume: bool = False) -> li
             first_mm=window.first_mm[axis],
             partial_volume=partial_volume,
         )
-        rows, columns = _span(np.any(matrix, axis=1), border=1), _span(np.any(matrix, axis=0))
-        axes.append(_Axis(matrix[rows, columns], rows, columns, len(matrix)))
+        finer = window.grid.spacing_mm[axis] < (1 - ALIKE) * source.spacing_mm[axis]
+        rows = _span(np.any(matrix, axis=1), border=1)
+        # A ridge that is found before a finer axis is read has neighbours along it too.
+        columns = _span(np.any(matrix, axis=0), border=int(finer and partial_volume))
+        axes.append(_Axis(matrix[rows, columns], rows, columns, len(matrix), finer))
     return axes
 
 
@@ -241,9 +267,10 @@ def _seen(data: ImageArray | LabelMap, axes: list[_Axis]) -> ImageArray | LabelM
     return data[x, y, z]
 
 
-def _apply(data: np.ndarray, axes: list[_Axis]) -> ImageArray:
+def _apply(data: np.ndarray, axes: list[_Axis], along: Sequence[int] = (0, 1, 2)) -> ImageArray:
     data = data.astype(np.float32, copy=False)
-    for axis, part in enumerate(axes):
+    for axis in along:
+        part = axes[axis]
         if is_identity(part.weights):
             continue
         data = np.moveaxis(np.tensordot(part.weights, data, axes=(1, axis)), 0, axis)

@@ -36,21 +36,24 @@ class IntensityNormaliser(BaseModel):
 
     @classmethod
     def fit(
-        cls, cases: Iterable[tuple[ImageArray, LabelMap | None]], schema: LabelSchema
+        cls, cases: Iterable[tuple[str, ImageArray, LabelMap | None]], schema: LabelSchema
     ) -> IntensityNormaliser:
         """Fit the ceiling on the training cases of one fold, one after the other.
 
         The reference is the liver where every case has a mask of a schema with a liver.
+
+        Args:
+            cases: name, image and mask of each.
         """
         rules = [cls(reference="percentile_99.5", ceiling=1.0)]
         if "liver" in schema:
             value = schema.value("liver")
             rules.append(cls(reference="liver_median", ceiling=1.0, liver_value=value))
         tops: dict[Reference, list[float]] = {rule.reference: [] for rule in rules}
-        for index, (image, mask) in enumerate(cases):
-            top = float(np.percentile(image, 99.9))
+        for name, image, mask in cases:
+            top = _top(image)
             for rule in rules if mask is not None else rules[:1]:
-                reference = rule.reference_of(image, mask, name=f"training case {index}")
+                reference = rule.reference_of(image, mask, name=name)
                 tops[rule.reference].append(top / reference)
         n = len(tops[rules[0].reference])
         rule = [rule for rule in rules if len(tops[rule.reference]) == n][-1]
@@ -82,3 +85,11 @@ class IntensityNormaliser(BaseModel):
     def invert(self, normalised: ImageArray) -> ImageArray:
         """From [-1, 1] to units of the reference (liver median = 1)."""
         return ((normalised + 1) / 2 * self.ceiling).astype(np.float32)
+
+
+def _top(image: ImageArray) -> float:
+    """99.9th percentile; where that is 0, so few voxels are positive, the one among these."""
+    top = float(np.percentile(image, 99.9))
+    if top > 0 or not (image > 0).any():
+        return top
+    return float(np.percentile(image[image > 0], 99.9))

@@ -18,6 +18,7 @@ from neonet3d.errors import InputError
 
 SAFE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+OUTCOMES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}  # as tables write them; all else is none
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _require_even_rows(path: Path) -> None:
     """
     header: list[str] = []
     try:
-        rows = [row for row in participants_as_written(path.parent) if row]
+        rows = participants_as_written(path.parent)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"{path} is not a tab-separated table ({error}). Save it again from its source."
@@ -128,9 +129,12 @@ def _require_even_rows(path: Path) -> None:
 
 
 def participants_as_written(root: Path) -> list[list[str]]:
-    """Every field of participants.tsv, the line of column names first; nothing is judged."""
+    """Every field of participants.tsv, the line of column names first; nothing is judged.
+
+    Empty lines are left out, as whoever reads the table does.
+    """
     text = (root / "participants.tsv").read_text(encoding="utf-8-sig")
-    return list(csv.reader(StringIO(text), delimiter="\t"))
+    return [row for row in csv.reader(StringIO(text), delimiter="\t") if row]
 
 
 def _row_faults(path: Path, table: pd.DataFrame) -> Iterator[Fault | None]:

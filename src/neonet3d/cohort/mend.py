@@ -19,7 +19,7 @@ import numpy as np
 from neonet3d.cohort.case import Case
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.cohort.folder import new_folder
-from neonet3d.cohort.layout import BYTE_ORDER_MARK, participants_as_written
+from neonet3d.cohort.layout import BYTE_ORDER_MARK, OUTCOMES, participants_as_written
 from neonet3d.cohort.nifti import (
     QFORM_TOLERANCE_MM,
     HeaderNotes,
@@ -32,8 +32,6 @@ from neonet3d.cohort.stream import deflate
 from neonet3d.cohort.volume import GRID_TOLERANCE_MM, label_volume, write_atomically
 from neonet3d.errors import InputError
 from neonet3d.types import Advance, no_advance
-
-OUTCOMES = {"0.0": "0", "1.0": "1"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _others(root: Path, rewritten: set[Path]) -> Iterator[Path]:
 
 
 def _mend_table(cohort: Cohort, folder: Path) -> Iterator[Mended]:
-    """Only the fields that are mended change; the others stay as they were written."""
+    """Only the fields that are mended change, and empty lines go; all else stays as it was."""
     if (cohort.root / "participants.tsv").read_bytes().startswith(BYTE_ORDER_MARK):
         yield Mended(None, "participants.tsv", "byte-order mark removed")
     header, *rows = participants_as_written(cohort.root)
@@ -110,8 +108,8 @@ def _mend_table(cohort: Cohort, folder: Path) -> Iterator[Mended]:
         column, case = header.index(cohort.outcome_name), header.index("case")
         for fields in rows:
             value = fields[column] if len(fields) > column else ""
-            if value in OUTCOMES:
-                fields[column] = OUTCOMES[value]
+            if value in OUTCOMES and value != str(OUTCOMES[value]):
+                fields[column] = str(OUTCOMES[value])
                 what = f"{cohort.outcome_name} {value} -> {fields[column]}"
                 yield Mended(fields[case], "participants.tsv", what)
     text = StringIO()

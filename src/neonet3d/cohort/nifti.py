@@ -31,7 +31,7 @@ HEADER_BYTES = 544  # of NIfTI-2; NIfTI-1 has 352
 PADDING_BYTES = 4096  # some writers fill their last block
 LARGEST_BYTES = 8 << 30  # 2048 x 2048 x 2048 voxels of one byte; no scan is that large
 DEFLATE_RATIO = 1032  # a byte of a gzip stream cannot hold more
-TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name")
+TEXT_FIELDS = ("descrip", "aux_file", "intent_name", "db_name", "data_type")
 SPATIAL_UNITS = {1: "m", 3: "µm"}  # what NIfTI knows beside mm and unknown
 
 
@@ -60,6 +60,7 @@ class HeaderNotes:
     """What a reader may pass over but a person should know.
 
     Attributes:
+        placeless: neither qform nor sform says where the file lies, so left and right are assumed.
         places_apart_mm: farthest distance of a corner by qform and by sform; None without both.
         misleading_spacing_mm: the header's voxel size where the affine, which is read, has another.
         singleton_axes: the file has axes of length 1 behind the third.
@@ -67,6 +68,7 @@ class HeaderNotes:
             this package writes it is none.
     """
 
+    placeless: bool
     places_apart_mm: float | None
     misleading_spacing_mm: Triple | None
     singleton_axes: bool
@@ -107,7 +109,7 @@ def read_nifti(path: Path, name: str) -> NiftiFile:
 
 
 def note_header(file: NiftiFile) -> HeaderNotes:
-    """Two places, a voxel size that misleads other readers, free text."""
+    """No place or two, a voxel size that misleads other readers, free text."""
     header, affine = file.image.header, file.image.affine
     qform, qcode = file.image.get_qform(coded=True)
     sform, scode = file.image.get_sform(coded=True)
@@ -123,6 +125,7 @@ def note_header(file: NiftiFile) -> HeaderNotes:
     if not all(is_label_table(extension) for extension in header.extensions):
         text.append("an extension")
     return HeaderNotes(
+        placeless=not qcode and not scode,
         places_apart_mm=apart,
         misleading_spacing_mm=file.spacing_mm if misleads else None,
         singleton_axes=len(file.image.shape) > 3,

@@ -171,9 +171,11 @@ def fit_patches(cohort: Cohort, *, shortest: int = 1) -> PatchReading:
         raise InputError(f"{cohort.root} has no case to train on.")
     grid = choose_grid([image for image, _ in pairs])
     grid = replace(grid, shape=(max(shortest, grid.shape[0]), *grid.shape[1:]))
-    normaliser = IntensityNormaliser.fit(
-        ((image.data, None if mask is None else mask.data) for image, mask in pairs), cohort.schema
+    known = (
+        (case.name, image.data, None if mask is None else mask.data)
+        for case, (image, mask) in zip(cohort, pairs, strict=True)
     )
+    normaliser = IntensityNormaliser.fit(known, cohort.schema)
     return PatchReading(grid, normaliser)
 
 

@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from neonet3d.cohort.geometry import vote
+from neonet3d.cohort.geometry import ALIKE, Member, on_ridge, vote
 from neonet3d.cohort.volume import Volume
 from neonet3d.errors import InputError
 from neonet3d.types import Affine, ImageArray, LabelMap, Shape
@@ -38,10 +38,17 @@ def draw_on_grid(mask: Volume, target: Volume, *, n_classes: int, name: str) -> 
         InputError: the mask has classes, and all of them lie outside the target.
     """
     to_mask = np.linalg.inv(mask.affine) @ target.affine
-    drawn = vote(
-        target.shape,
-        (_membership(mask.data == value, to_mask, target.shape) for value in range(1, n_classes)),
-    )
+    finer = _is_finer(target, mask)
+
+    def member(value: int) -> Member:
+        inside = mask.data == value
+        membership = _membership(inside, to_mask, target.shape)
+        ridge = on_ridge(membership)
+        if finer:  # blur lies around the mask's own voxels, and is no ridge
+            ridge &= _membership(inside, to_mask, target.shape, order=0) > 0
+        return membership, ridge
+
+    drawn = vote(target.shape, (member(value) for value in range(1, n_classes)))
     if mask.data.any() and not drawn.any():
         raise InputError(
             f"{name}: the mask lies outside the scan (centres {_centres_apart_mm(mask, target):.0f}"
@@ -51,8 +58,20 @@ def draw_on_grid(mask: Volume, target: Volume, *, n_classes: int, name: str) -> 
     return drawn
 
 
-def _membership(inside: np.ndarray, to_mask: Affine, shape: Shape) -> ImageArray:
-    """Share of each target voxel that a binary mask fills, float32 of ``shape``."""
+def _is_finer(target: Volume, mask: Volume) -> bool:
+    """Whether an axis of the target has smaller voxels than the axis of the mask nearest to it."""
+    mine, its = (v.affine[:3, :3] / np.array(v.spacing_mm) for v in (target, mask))
+    nearest = np.abs(its.T @ mine).argmax(0)
+    limit_mm = (1 - ALIKE) * np.array(mask.spacing_mm)[nearest]
+    return bool((np.array(target.spacing_mm) < limit_mm).any())
+
+
+def _membership(inside: np.ndarray, to_mask: Affine, shape: Shape, *, order: int = 1) -> ImageArray:
+    """Share of each target voxel that a binary mask fills, float32 of ``shape``.
+
+    Args:
+        order: 1 interpolates between the mask's voxels, 0 takes the nearest.
+    """
     membership = np.zeros(shape, dtype=np.float32)
     box = _reach(inside, to_mask, shape)
     if box is None:
@@ -70,7 +89,7 @@ def _membership(inside: np.ndarray, to_mask: Affine, shape: Shape) -> ImageArray
             to_mask[:3, :3],
             first,
             output_shape=size,
-            order=1,
+            order=order,
             mode="grid-constant",
         )
     return membership / np.float32(np.prod(steps))

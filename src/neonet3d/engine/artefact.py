@@ -50,7 +50,8 @@ class ArtefactCard(BaseModel):
         training_cases: ``Case.digest`` of each training case (no names), sorted.
         training_scans: ``Case.scan_digest`` of each, sorted: who must not be held out.
         parts: configs and sizes of parts beside ``config`` that are needed to build the model.
-        parents: weights' hashes of the artefacts that it was built on.
+        parents: weights' hashes of the artefacts that it was built on, and of the localiser that a
+            segmenter was trained with.
         seed, package, device: for reproduction.
         facts: what was measured while fitting, for people; not read back.
         weights_sha256: of ``model.safetensors``.

@@ -25,7 +25,7 @@ def find_masks(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
     """``folder/<case>.nii.gz`` (or ``.nii``) of each case.
 
     Raises:
-        InputError: no folder, or a case without a mask: to leave it out would flatter.
+        InputError: no folder, a case with two masks, or one without: to leave it out would flatter.
     """
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}. Give the folder that holds the masks.")
@@ -33,6 +33,10 @@ def find_masks(folder: Path, cases: Sequence[Case]) -> dict[str, Path]:
     for case in cases:
         paths = [folder / f"{case.name}{ending}" for ending in ENDINGS]
         present = [path for path in paths if path.is_file()]
+        if len(present) > 1:
+            raise InputError(
+                f"{folder} holds both {present[0].name} and {present[1].name}. Remove one."
+            )
         if present:
             found[case.name] = present[0]
     missing = [case.name for case in cases if case.name not in found]

@@ -95,6 +95,34 @@ class Localiser:
         fabric().to_device(network)
         return cls(network.eval(), card)
 
+    @classmethod
+    def belonging_to(cls, segmenter: ArtefactCard, folder: Path) -> Localiser | None:
+        """The localiser that was trained with a segmenter; None where none was.
+
+        Args:
+            folder: the segmenter's.
+
+        Raises:
+            InputError: it is missing or damaged, or another stands in its place.
+        """
+        if "localiser" not in segmenter.parts:
+            raise InputError(
+                f"The card in {folder} does not say whether a localiser belongs to the segmenter. "
+                "Train the model again."
+            )
+        place = folder / FOLDER
+        if segmenter.parts["localiser"] and not place.exists():
+            raise InputError(
+                f"{folder} lacks {FOLDER}, which finds where to look. Copy the whole folder again."
+            )
+        found = cls.load(place) if place.exists() else None
+        if found is not None and found.card.weights_sha256 != segmenter.parents.get("localiser"):
+            raise InputError(
+                f"{place} was not trained with the segmenter in {folder}. "
+                "Copy the whole folder again."
+            )
+        return found
+
     @torch.inference_mode()
     def find(self, image: Volume, reference: float) -> Foreground | None:
         """Where the scan may hold foreground; None where nothing was found.

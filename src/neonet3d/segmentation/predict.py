@@ -27,13 +27,15 @@ from neonet3d.engine.progress import console, progress
 from neonet3d.errors import InputError
 from neonet3d.segmentation.averaging import average_slabs
 from neonet3d.segmentation.lesions import LESION_CLASS
-from neonet3d.segmentation.localiser import FOLDER, Localiser
+from neonet3d.segmentation.localiser import Localiser
 from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.tiling import lay_windows
 from neonet3d.segmentation.windows import Slab, scan_slabs
 from neonet3d.types import ImageArray, LabelMap
 
 PROBABILITIES = "probabilities"  # folder beside the masks
+# What stands beside masks: their classes, how each was searched, how good each is.
+TABLES = ("labels.json", "search.json", "metrics.csv", "summary.csv")
 FOREGROUND, WHOLE_SCAN, NOTHING_FOUND = "foreground", "whole scan", "nothing found"
 PROBABILITY_STEP = 1 / 255  # of a written probability; one byte a voxel
 
@@ -106,22 +108,14 @@ class Segmenter:
     def load(cls, folder: Path | str) -> Segmenter:
         """
         Raises:
-            InputError: no segmenter there, damaged, or with the localiser of another.
+            InputError: no segmenter there, damaged, or without its localiser or with another.
         """
         folder = Path(folder)
         card = read_card(folder, kind="Segmenter")
         network = SegmentationNetwork(plan_of(card), len(card.classes))
         load_weights(folder, network, card)
         fabric().to_device(network)
-        localiser = None
-        if (folder / FOLDER).exists():
-            localiser = Localiser.load(folder / FOLDER)
-            if localiser.card.training_cases != card.training_cases:
-                raise InputError(
-                    f"{folder / FOLDER} was not trained on the cases of the segmenter in {folder}. "
-                    "Copy the whole folder again."
-                )
-        return cls(network.eval(), card, localiser)
+        return cls(network.eval(), card, Localiser.belonging_to(card, folder))
 
     def segment(self, image: Volume, keep: Sequence[str] | None = None) -> Segmentation:
         """Segment one scan of any spacing.
@@ -208,7 +202,8 @@ def predict_cases(
         Path of the mask of each case.
 
     Raises:
-        InputError: a mask of such a name stands there, which may have been drawn by hand.
+        InputError: a mask of such a name stands there, which may have been drawn by hand, or what
+            another command wrote of its masks.
     """
     cases = list(cases)
     standing = [case.name for case in cases if (folder / f"{case.name}.nii.gz").exists()]
@@ -216,6 +211,11 @@ def predict_cases(
         raise InputError(
             f"{folder} holds {standing[0]}.nii.gz already ({len(standing)} of {len(cases)} cases). "
             "Masks are never overwritten: choose another folder."
+        )
+    used = [name for name in TABLES if (folder / name).exists()]
+    if used:
+        raise InputError(
+            f"{folder} holds the {used[0]} of other masks. Choose another folder, or remove them."
         )
     written, searches = {}, {}
     _write_json(folder / "labels.json", segmenter.card.schema_.as_mapping())

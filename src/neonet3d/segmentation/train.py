@@ -17,7 +17,7 @@ from neonet3d.cohort.folds import Fold
 from neonet3d.cohort.geometry import Grid
 from neonet3d.cohort.intensity import IntensityNormaliser
 from neonet3d.config import Config, SegmenterPlan
-from neonet3d.engine.artefact import new_card, save_artefact
+from neonet3d.engine.artefact import new_card, read_card, save_artefact
 from neonet3d.engine.claim import claim_folder
 from neonet3d.engine.device import fabric, memory_bytes
 from neonet3d.engine.loop import remove_training_state, seeded, train_loop
@@ -25,7 +25,7 @@ from neonet3d.engine.progress import progress
 from neonet3d.engine.stopping import EarlyStopping
 from neonet3d.errors import InputError
 from neonet3d.metrics.overlap import dice
-from neonet3d.segmentation.localiser import train_localiser
+from neonet3d.segmentation.localiser import FOLDER, train_localiser
 from neonet3d.segmentation.networks import SegmentationNetwork
 from neonet3d.segmentation.plan import Fingerprint, make_plan
 from neonet3d.segmentation.scans import PatchSampler, Scan, prepare_scan
@@ -43,6 +43,7 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
     fingerprint, normaliser = read_fingerprint(cohort)
     plan = make_plan(fingerprint, settings)
     grid = Grid(plan.patch, plan.spacing_mm)
+    localised = bool((np.array(fingerprint.extent_mm) > grid.extent_mm).any())
     card = new_card(
         "Segmenter",
         fold=fold,
@@ -50,10 +51,11 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
         seed=config.seed,
         normaliser=normaliser,
         grid=grid,
-    ).model_copy(update={"parts": {"plan": plan.model_dump(mode="json")}})
+    ).model_copy(update={"parts": {"plan": plan.model_dump(mode="json"), "localiser": localised}})
     if claim_folder(folder, card):
         return
-    if (np.array(fingerprint.extent_mm) > grid.extent_mm).any():
+    belonging: dict[str, str] = {}
+    if localised:
         train_localiser(
             fold,
             fingerprint.extent_mm,
@@ -62,6 +64,8 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
             steps=settings.localiser_steps,
             seed=config.seed,
         )
+        found = read_card(folder / FOLDER, kind="Localiser")
+        belonging = {"localiser": found.weights_sha256}
     n_classes = len(cohort.schema)
     scans = {}
     with progress(f"{fold.name}: reading scans", len(cohort)) as advance:
@@ -70,9 +74,10 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
             advance()
     showing = cohort.subset(case for case in cohort if scans[case.name].places)
     judged = inner_validation(showing, settings.validation_share, seed=config.seed)
-    sampler = PatchSampler(
-        [scan for name, scan in scans.items() if name not in judged], grid, settings.augmentation
-    )
+    judging = {case.participant for case in cohort if case.name in judged}
+    # Another scan of theirs trains no more than the one that judges.
+    drawn = [scans[case.name] for case in cohort if case.participant not in judging]
+    sampler = PatchSampler(drawn, grid, settings.augmentation)
     network = seeded(config.seed, lambda: SegmentationNetwork(plan, n_classes))
     stopping = EarlyStopping(
         score=lambda: mean_dice(network, [scans[name] for name in judged], plan, n_classes),
@@ -91,7 +96,7 @@ def train_segmenter(fold: Fold, config: Config, folder: Path) -> None:
     facts: dict[str, float] = {"training_loss": loss, "validation_cases": len(judged)}
     if judged:
         facts |= {"validation_dice": stopping.best, "best_step": stopping.best_step}
-    save_artefact(folder, network, card.model_copy(update={"facts": facts}))
+    save_artefact(folder, network, card.model_copy(update={"parents": belonging, "facts": facts}))
     remove_training_state(folder)
 
 
@@ -110,12 +115,12 @@ def read_fingerprint(cohort: Cohort) -> tuple[Fingerprint, IntensityNormaliser]:
         case.require_mask()
     grids = []
 
-    def images() -> Iterator[tuple[ImageArray, None]]:
+    def images() -> Iterator[tuple[str, ImageArray, None]]:
         with progress("reading the fingerprint", len(cohort)) as advance:
             for case in cohort:
                 image = case.read_image()
                 grids.append(Grid(image.shape, image.spacing_mm))
-                yield image.data, None
+                yield case.name, image.data, None
                 advance()
 
     normaliser = IntensityNormaliser.fit(images(), cohort.schema)

@@ -27,6 +27,7 @@ from neonet3d.study.requirements import (
     require_known_names,
     require_models,
     require_one_scan_each,
+    require_own_scans,
 )
 from neonet3d.study.results import StudyResults
 from neonet3d.study.summary import FinishedFold, summarise_study
@@ -48,8 +49,9 @@ def run_pni_study(
 
     Raises:
         InputError: cases without masks, tumours or outcomes, classes by other names, several scans
-            of a patient, too few patients for the folds, folds whose predictions cannot be pooled,
-            packages that are missing, or what a model of the arms wants.
+            of a patient, a scan of two patients, too few patients for the folds, folds whose
+            predictions cannot be pooled, packages that are missing, or what a model of the arms
+            wants.
     """
     config = run.config
     require_extractor()
@@ -66,6 +68,7 @@ def run_pni_study(
         folds = stratified_folds(cohort, config.study.folds, seed=config.seed)
     else:
         _require_poolable(folds)
+    require_own_scans(cohort)
     write_splits(run.path / "splits.json", folds)
     run.update_manifest(cohort=str(cohort.root.resolve()))
     digests = [case.digest() for case in cohort]

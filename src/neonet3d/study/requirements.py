@@ -9,6 +9,7 @@ from pathlib import Path
 from neonet3d.classification.clinical import fit_columns
 from neonet3d.classification.radiomics.patient import feature_names
 from neonet3d.cohort.case import Case
+from neonet3d.cohort.check import find_twins
 from neonet3d.cohort.class_names import mend_of, misnamed_classes
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.config import Config
@@ -24,6 +25,26 @@ def require_one_scan_each(cases: Iterable[Case], root: Path) -> None:
         raise InputError(
             f"{several} patients of {root} have several scans, and the study's intervals "
             "count every scan as a patient. Keep one row of participants.tsv for each patient."
+        )
+
+
+def require_own_scans(cohort: Cohort) -> None:
+    """One scan under two patients may train a model and be held out from it at once.
+
+    Raises:
+        InputError: two patients with the same scan, whatever mask and outcome they have.
+    """
+    twins = [
+        (first, case)
+        for case, first in find_twins((case, case.scan_digest()) for case in cohort)
+        if case.participant != first.participant
+    ]
+    if twins:
+        first, case = twins[0]
+        raise InputError(
+            f"{first.name} and {case.name} of {cohort.root} are one scan under two patients, so a "
+            "model would be tested on what it has seen. Keep one of the two, or export the right "
+            "scan."
         )
 
 

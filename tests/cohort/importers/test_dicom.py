@@ -168,6 +168,15 @@ def test_reports_make_no_patient(
     assert len(import_dicom(tree, tmp_path / "out")) == 3
 
 
+def test_a_tree_of_masks_alone_is_refused(make_series: Callable[..., Any], tmp_path: Path) -> None:
+    make_series(Modality="SEG")
+    with pytest.raises(
+        InputError, match=r"no series of images, only masks.*'--masks' were exchanged"
+    ):
+        import_dicom(tmp_path / "dicom", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_damaged_slice_leaves_nothing(
     tree: Path, make_series: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -65,6 +65,17 @@ def test_anything_else_is_told_what_is_understood(
         recognise(make_cohort([0, 1]).root)
 
 
+def test_a_patient_who_is_listed_twice_is_not_named(
+    tmp_path: Path, make_series: Callable[..., Any]
+) -> None:
+    source, table = make_series(patient="P-7").folder, tmp_path / "t.csv"
+    table.write_text("PatientID,pni\nP-7,1\nP-7,0\n")
+    with pytest.raises(InputError, match="lists a case twice, in rows 2 and 3"):
+        plan_import(source, ImportOptions(labels=table))
+    with pytest.raises(InputError, match="lists the case 'P-7' twice"):
+        plan_import(source, ImportOptions(labels=table, keep_ids=True))
+
+
 def test_a_full_folder_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("keep")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +54,18 @@ def test_a_class_that_was_asked_for_must_be_seen(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"Of 1 masks none has a voxel of 'tumour' \(7 or 8 in"):
         write_source(asked, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changed", [{"participant_id": "P 1"}, {"note": "a\tb"}, {"no\nte": "a"}], ids=str
+)
+def test_a_table_that_cannot_be_written_is_refused_before_a_scan_is_read(
+    tmp_path: Path, changed: dict[str, str]
+) -> None:
+    def read() -> tuple[Volume, Volume]:
+        raise AssertionError("a scan was read")
+
+    listed = replace(source(), scans=(Scan("case_0001", read, key="P-1"),))
+    with pytest.raises(InputError, match="table of labels") as refused:
+        write_source(listed, tmp_path / "out", labels=TABLE.assign(**changed))
+    assert str(tmp_path) not in str(refused.value)

@@ -114,7 +114,9 @@ def plan_import(
         )
     table = None
     if options.labels is not None:
-        table = read_table(options.labels, by_patient_id=layout == DICOM)
+        by_id = layout == DICOM
+        hide = by_id and not options.keep_ids
+        table = read_table(options.labels, by_patient_id=by_id, hide_names=hide)
     class_map = None if options.label_map is None else ClassMap.parse(options.label_map)
     if layout == MSD:
         listed = list_msd(source, class_map=class_map)

@@ -202,12 +202,17 @@ def list_dicom(
         advance: called once per file.
 
     Raises:
-        InputError: also masks whose classes are not named (with what they hold), and PatientIDs
-            that cannot be ids.
+        InputError: also a tree without images, masks whose classes are not named (with what they
+            hold), and PatientIDs that cannot be ids.
     """
     if masks is None and class_map is not None:
         raise InputError("--label-map names classes of masks, and there are none. Add '--masks'.")
     listed, others = list_series(source, advance=advance)
+    if not any(entry.case for entry in listed):
+        raise InputError(
+            f"{source} holds no series of images, only masks, plans or reports. Give the folder of "
+            "the scans; perhaps the source and '--masks' were exchanged."
+        )
     chosen = choose_series(listed, series)
     if keep_ids:
         _require_safe(chosen)

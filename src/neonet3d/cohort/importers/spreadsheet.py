@@ -91,11 +91,13 @@ def _choose(path: Path, sheet: str | None, filled: list[str]) -> str:
 
 
 def _text(cell: Any, source: object, where: str, *, is_name: bool) -> str:
+    """What a cell says. No error repeats a name, which may be a PatientID; the place suffices."""
     value, place = cell.value, f"{where}, cell {cell.coordinate}"
     if value is None:
         if source is not None:
+            what = "formula of a name" if is_name else f"formula {source!r}"
             raise InputError(
-                f"{place}: the formula {source!r} has no result. Open the table in Excel or "
+                f"{place}: the {what} has no result. Open the table in Excel or "
                 "LibreOffice, save it, or save it as CSV."
             )
         return ""
@@ -106,7 +108,7 @@ def _text(cell: Any, source: object, where: str, *, is_name: bool) -> str:
     if isinstance(value, datetime | date | time):
         if is_name:
             raise InputError(
-                f"{place}: the name of a case is a date ({value}); Excel made it one. "
+                f"{place}: the name of a case is a date; Excel made it one. "
                 "Format the column as text and type it again."
             )
         if isinstance(value, datetime) and value.time() == time():
@@ -119,7 +121,7 @@ def _text(cell: Any, source: object, where: str, *, is_name: bool) -> str:
         return number.zfill(len(cell.number_format))
     if is_name and (cell.number_format not in PLAIN_FORMATS or not number.isdecimal()):
         raise InputError(
-            f"{place}: the name of a case is the number {number} in the format "
+            f"{place}: the name of a case is a number in the format "
             f"{cell.number_format!r}. Format the column as text and type the name as it is."
         )
     return number

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from neonet3d.cohort.importers.spreadsheet import read_sheet
+from neonet3d.cohort.layout import OUTCOMES, SAFE_ID
 from neonet3d.errors import InputError
 
 MISSING = ("", "n/a", "N/A", "NA", "nan", "NaN")
 NAMES = ("case", "participant_id", "PatientID")
-OUTCOMES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1}
+BREAKS = re.compile(r"[\t\r\n]")  # what participants.tsv cannot hold
 
 
-def read_table(path: Path, *, by_patient_id: bool = False) -> pd.DataFrame:
+def read_table(
+    path: Path, *, by_patient_id: bool = False, hide_names: bool = False
+) -> pd.DataFrame:
     """Read a table of cases as text; nothing becomes a number, so ``00123`` stays ``00123``.
 
     The separator is ``,``, ``;`` or tab, whichever the first line holds most of; a byte-order mark
@@ -28,6 +32,7 @@ def read_table(path: Path, *, by_patient_id: bool = False) -> pd.DataFrame:
     Args:
         by_patient_id: where there is a column ``PatientID``, it names the cases, whatever ``case``
             says.
+        hide_names: no error message repeats a name; these are PatientIDs.
 
     Returns:
         One row per case with a column ``case`` (copied from ``participant_id`` or ``PatientID``
@@ -48,6 +53,8 @@ def read_table(path: Path, *, by_patient_id: bool = False) -> pd.DataFrame:
     if len(lines) < 2:
         raise InputError(f"{path} holds no rows. It needs a line of column names and one per case.")
     header = [name.strip() for name in lines[0]]
+    # A table without names of columns begins with a patient.
+    listed = "(hidden; --keep-ids shows them)" if hide_names else str(header)
     for number, line in enumerate(lines, start=1):
         if len(line) != len(header):
             raise InputError(
@@ -55,7 +62,7 @@ def read_table(path: Path, *, by_patient_id: bool = False) -> pd.DataFrame:
                 f"{len(header)} columns{separated}. Mend the row."
             )
     if len(set(header)) < len(header):
-        raise InputError(f"{path} names a column twice: {header}. Rename one.")
+        raise InputError(f"{path} names a column twice: {listed}. Rename one.")
     table = pd.DataFrame(
         [[None if (value := v.strip()) in MISSING else value for v in line] for line in lines[1:]],
         columns=header,
@@ -68,16 +75,25 @@ def read_table(path: Path, *, by_patient_id: bool = False) -> pd.DataFrame:
         if not named:
             raise InputError(
                 f"{path} has no column 'case' or 'participant_id' (for DICOM: 'PatientID'); it has "
-                f"{header}. Name the column that holds the scans' names 'case'."
+                f"{listed}. Name the column that holds the scans' names 'case'."
             )
         table.insert(0, "case", table[named[0]])
     table = table.drop(columns="PatientID", errors="ignore")
     if table["case"].isna().any():
         raise InputError(f"{path}: {int(table['case'].isna().sum())} rows name no case. Fill them.")
-    repeated = table["case"][table["case"].duplicated()]
-    if len(repeated):
-        raise InputError(f"{path} lists the case {repeated.iloc[0]!r} twice. Keep one row.")
+    _require_once(path, table["case"].tolist(), hide_names=hide_names)
     return table
+
+
+def _require_once(path: Path, names: list[str], *, hide_names: bool) -> None:
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, start=2):  # the first row names the columns
+        if name in seen:
+            which = "a case" if hide_names else f"the case {name!r}"
+            raise InputError(
+                f"{path} lists {which} twice, in rows {seen[name]} and {number}. Keep one row."
+            )
+        seen[name] = number
 
 
 def _read_lines(path: Path) -> tuple[list[list[str]], str]:
@@ -123,17 +139,23 @@ def labels_by_case(
 
     A scan without a row has no outcome; a row without a scan is left out, for tables often list
     patients whose scans were excluded. With ``hide_names`` no error message repeats a name, for
-    these are PatientIDs.
+    these are PatientIDs, and participants are not looked at, for they are not written.
 
     Raises:
-        InputError: the outcome has no column or is not 0/1, no row names a scan, or ids that lost
-            their leading zeros.
+        InputError: the outcome has no column or is not 0/1, no row names a scan, ids that lost
+            their leading zeros, or what participants.tsv cannot hold.
     """
     if outcome_name is not None and outcome_name not in table:
         raise InputError(
             f"The table has no column {outcome_name!r}; it has {list(table.columns)}. "
             "Choose the outcome among these."
         )
+    for column in table.columns:
+        if BREAKS.search(str(column)):
+            raise InputError(
+                f"The table of labels has a column {str(column)!r}, with a tab or a line break in "
+                "its name. Rename it."
+            )
 
     def shown(name: str) -> str:
         return "(hidden; --keep-ids shows it)" if hide_names else repr(name)
@@ -153,25 +175,46 @@ def labels_by_case(
             f"set {shown(names[0])}. The column 'case' must hold the scans' names (for DICOM, the "
             "PatientIDs)."
         )
-    kept = ("case", "participant_id", outcome_name)
-    return {
-        name: CaseLabels(
-            outcome=_outcome(row[outcome_name], shown(name).strip("'"), outcome_name)
-            if outcome_name
-            else None,
-            participant=row.get("participant_id"),
-            extra={
-                str(column): str(value)
-                for column, value in row.items()
-                if column not in kept and value is not None
-            },
-        )
-        for name, row in rows.items()
-        if name in names
-    }
+    found: dict[str, CaseLabels] = {}
+    for name, said in rows.items():
+        if name in names:
+            where = shown(name).strip("'")
+            participant = said.get("participant_id")
+            if participant is not None and not hide_names:
+                _require_safe(participant, where)
+            outcome = said[outcome_name] if outcome_name else None
+            hidden = hide_names and outcome in rows
+            found[name] = CaseLabels(
+                _outcome(outcome, where, outcome_name, shown=not hidden) if outcome_name else None,
+                participant,
+                _extra(said, where, outcome_name),
+            )
+    return found
 
 
-def _outcome(value: str | None, name: str, column: str) -> int | None:
+def _outcome(value: str | None, where: str, column: str, *, shown: bool) -> int | None:
     if value is not None and value not in OUTCOMES:
-        raise InputError(f"{name}: {column} is {value!r} in the table, not 0 or 1. Recode it.")
+        what = repr(value) if shown else "a PatientID"
+        raise InputError(f"{where}: {column} is {what} in the table, not 0 or 1. Recode it.")
     return None if value is None else OUTCOMES[value]
+
+
+def _require_safe(participant: str, where: str) -> None:
+    if not SAFE_ID.fullmatch(participant):
+        raise InputError(
+            f"{where}: participant_id is {participant!r} in the table of labels; it may hold only "
+            "letters, digits, '.', '_' and '-'. Rename it."
+        )
+
+
+def _extra(row: Mapping[Hashable, Any], where: str, outcome_name: str | None) -> dict[str, str]:
+    """What further columns say of a case; free text is not repeated in an error message."""
+    kept = ("case", "participant_id", outcome_name)
+    extra = {str(c): str(value) for c, value in row.items() if c not in kept and value is not None}
+    for column, value in extra.items():
+        if BREAKS.search(value):
+            raise InputError(
+                f"{where}: {column} holds a tab or a line break in the table of labels. Write it "
+                "on one line."
+            )
+    return extra
