@@ -70,7 +70,8 @@ def test_each_trained_stage_is_measured_at_its_size(
     assert (found.shape, found.cases) == ((24, 16, 16), 6)
     voxels, latent = 24 * 16 * 16, 4 * 6 * 4 * 4
     assert found.patch_bytes == 2 * 6 * voxels * 5
-    assert found.latent_bytes == 16 * 6 * (2 * 4 * latent + voxels)
+    shares = 4 * (len(everyone.training.schema) - 1) * 6 * 4 * 4
+    assert found.latent_bytes == 16 * 6 * (2 * 4 * latent + voxels + shares)
     largest = max(stage.peak_bytes for stage in found.stages)
     assert found.peak_bytes == largest + found.patch_bytes + found.latent_bytes
 

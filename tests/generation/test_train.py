@@ -17,7 +17,7 @@ from neonet3d.engine import loop
 from neonet3d.engine.artefact import read_card
 from neonet3d.engine.device import SHORTEST_X
 from neonet3d.errors import InputError
-from neonet3d.generation.train import train_generator
+from neonet3d.generation.train import train_autoencoder, train_generator
 
 PARTS = ("autoencoder", "anatomy", "unet", "controlnet", "refiner", "detail", "calibration")
 

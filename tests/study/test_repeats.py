@@ -99,6 +99,7 @@ def test_the_command_reads_run_folders(
         folders.append(tmp_path / f"seed-{seed}")
         folders[-1].mkdir()
         (folders[-1] / "results.json").write_text(repeat(study, seed).model_dump_json())
+        (folders[-1] / "config.yaml").write_text(yaml.safe_dump({"seed": seed, "study": {}}))
     found = run("study", "repeats", *folders, "--json").json()
     assert [arm["key"] for arm in found["arms"]] == [arm.key for arm in study.arms]
     assert len(found["arms"][0]["repeat_aucs"]) == 2
