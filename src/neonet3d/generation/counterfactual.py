@@ -81,7 +81,9 @@ def draw_counterfactuals(
         for label, parts in drawn.items():
             weight = guidance if label >= 0 else 1.0
             moved = looks + weight * generator.anatomy.bank.contrast(label)
-            image = generator.decoded(noise, own, told[label], moved, steps=steps, guidance=weight)
+            image = generator.decoded(
+                noise, own, told[label], moved, steps=steps, guidance=weight, refined=False
+            )
             parts.append(image[:, 0].float().cpu())
     positive, negative, unlabelled = (torch.cat(parts) for parts in drawn.values())
     return Counterfactuals(positive, negative, unlabelled)

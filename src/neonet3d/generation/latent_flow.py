@@ -87,11 +87,14 @@ class LatentFlow(nn.Module):
         guidance: float = 1.0,
         mask_guidance: float = 1.0,
         start: float = 1.0,
+        refined: bool = True,
     ) -> ImageBatch:
         """Integrate from noise at t = ``start``, decode and refine. All on the device.
 
         Args:
             amplitudes: how the patients look (``AnatomyPrior``).
+            refined: False where the noise is a patient's own (``noise_of``): the refiner takes out
+                grain that random noise leaves, and there would take out the patient's detail.
         """
         with fabric().autocast():
             gaussian = self.unet.gaussian
@@ -106,7 +109,8 @@ class LatentFlow(nn.Module):
                 case "heun":
                     residual = heun(lambda x, t: gaussian(x, t) + excess(x, t), noise, steps, start)
             latent = self.anatomy.restore(residual, maps, amplitudes)
-            return self.refiner(decode_tiled(self.autoencoder, latent).float(), maps)
+            image = decode_tiled(self.autoencoder, latent).float()
+            return self.refiner(image, maps) if refined else image
 
     @torch.inference_mode()
     def noise_of(
