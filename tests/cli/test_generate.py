@@ -11,6 +11,7 @@ import pytest
 
 from neonet3d.cohort.cohort import Cohort
 from neonet3d.engine.artefact import read_card
+from neonet3d.generation.sources import drawn_on
 
 PLANES = {"axial", "coronal", "sagittal"}
 
@@ -84,9 +85,25 @@ def test_pairs_that_no_patient_had(
     table = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", dtype=str)
     assert set(table["mask_generator"]) == {weights[:16]}
     assert "source_mask" not in table  # they start from noise alone
+    assert not found["calibrated_for_sampler"]  # another number of steps
     assert set(table["draw_seed"]) == {"0"}
     tumours = [(case.read_with_mask()[1].data == 2).sum() for case in drawn]
     assert min(tumours) > 0
+
+
+def test_pairs_that_start_from_patients_name_them(
+    run: Callable[..., Any], tiny_options: tuple[str, ...], trained: Any, tmp_path: Path
+) -> None:
+    """So that the audit does not take the patient they began with for one they copied."""
+    command = ("generate", "sample", trained.generator, tmp_path / "out", "--new-masks")
+    options = ("--n", 8, *tiny_options, "--set", "masks.start=0.3", "--training", trained.crops)
+    assert run(*command, *options, "--json").json()["calibrated_for_sampler"]
+    drawn, crops = Cohort.open(tmp_path / "out"), Cohort.open(trained.crops)
+    table = pd.read_csv(tmp_path / "out" / "participants.tsv", sep="\t", dtype=str)
+    assert set(table["source_mask"]) <= {case.digest()[:16] for case in crops}
+    assert drawn_on(drawn, crops).sum(1).tolist() == [1] * 8
+    scored = run("generate", "evaluate", trained.crops, tmp_path / "out", "--json")
+    assert len(scored.json()["fidelity"]) == 3
 
 
 def test_new_masks_of_one_volume(

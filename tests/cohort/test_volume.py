@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gzip
 import tracemalloc
 from collections.abc import Callable
@@ -359,3 +360,15 @@ def test_stored_numbers_are_scaled_by_whoever_reads(tmp_path: Path) -> None:
     assert read.get_data_dtype() == np.uint8
     np.testing.assert_allclose(read.get_fdata(), stored / 255, atol=1e-7)
     np.testing.assert_allclose(read_volume(path).data, stored / 255, atol=1e-6)
+
+
+def test_half_a_file_does_not_stay_on_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("neonet3d.cohort.volume.os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(tmp_path / "file", b"content")
+    assert list(tmp_path.iterdir()) == []

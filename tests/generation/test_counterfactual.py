@@ -77,6 +77,19 @@ def test_only_the_label_differs(
     assert torch.equal(again.positive, found.positive)
 
 
+def test_the_refiner_has_no_part_in_it(
+    trained: Any, patients: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes for grain is here the patient's own."""
+    patches, generator = patches_of(trained, patients), trained.generator
+    before = draw_counterfactuals(generator, patches, steps=1)
+    monkeypatch.setattr(generator.refiner, "forward", lambda drawn, maps: torch.zeros_like(drawn))
+    after = draw_counterfactuals(generator, patches, steps=1)
+    assert torch.equal(after.positive, before.positive)
+    drawn = generator.sample(patches.required_label_maps(), patches.outcomes, steps=1, seed=0)
+    assert float(drawn.std()) < float(before.positive.std())  # a draw goes through it
+
+
 def test_batches_change_nothing(
     trained: Any, patients: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,11 @@ def test_a_copy_of_a_patient_is_that_patient(trained: Any, tmp_path: Path) -> No
     assert made.cases[0].digest()[:SOURCE_DIGITS] != sources[made.cases[0].name]
     names = [case.name.removeprefix("drawn_") for case in made]
     assert patients_of(made) == [f"p-{name}" for name in names]
+    real = made.subset(case for case in made if not case.synthetic)
+    drawn = made.subset(case for case in made if case.synthetic)
+    assert (drawn_on(drawn, real) == np.eye(len(real), dtype=bool)).all()
+    of_real, of_drawn = case_groups(drawn, real)
+    assert of_real.tolist() == of_drawn.tolist()
 
 
 def test_real_cases_have_no_source(patients: Cohort) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def test_a_killed_training_ends_in_the_same_bytes(
 def test_another_seed_is_another_model(trained: Any, train_tiny: Callable[[int], Any]) -> None:
     first, second = weights(trained.folder), weights(train_tiny(1).folder)
     assert all(first[part] != second[part] for part in PARTS)
+
+
+def test_guidance_without_outcomes_is_refused_before_anything_is_trained(
+    patients: Cohort, tiny_config: Callable[[int], Config], tmp_path: Path
+) -> None:
+    config = tiny_config(0)
+    sampler = config.sampler.model_copy(update={"guidance": 2.0})
+    nobody_knows = replace(patients, outcome_name=None)
+    with pytest.raises(InputError, match="guidance is of the outcome"):
+        train_generator(
+            everyone(nobody_knows), config.model_copy(update={"sampler": sampler}), tmp_path / "out"
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_needs_a_mask_for_each_case(

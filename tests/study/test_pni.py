@@ -496,6 +496,25 @@ def test_splits_whose_predictions_cannot_be_pooled_are_refused(
     assert not (tmp_path / "run" / "splits.json").exists()
 
 
+def test_crops_are_made_anew_when_dataset_json_is_mended(
+    scans: Cohort, tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No digest of a case knows which of two organs is the tumour."""
+    keys: list[str] = []
+
+    def once(folder: Path, key: str, build: object) -> Path:
+        keys.append(key)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("neonet3d.study.pni.once", once)
+    background, *others = scans.schema.names
+    swapped = replace(scans, schema=LabelSchema((background, *reversed(others))))
+    for cohort in (scans, swapped, scans):
+        with pytest.raises(KeyboardInterrupt):
+            study(cohort, tmp_path / "run", tiny)
+    assert keys[0] == keys[2] != keys[1]
+
+
 def test_too_few_patients_for_the_folds_are_refused(
     scans: Cohort, tiny: Config, tmp_path: Path
 ) -> None:

@@ -37,7 +37,7 @@ class LatentGenerator(LatentFlow):
         super().__init__(flow.autoencoder, flow.anatomy, flow.unet, flow.controlnet, card)
         self.refiner = flow.refiner
         self.detail = detail
-        self.calibrated_for: SamplerConfig | None = None  # whose draws it was fitted on
+        self.calibrated_for: SamplerConfig | None = None  # the calibration's
         self.calibrations = nn.ModuleDict(
             {name: BandCalibration(len(card.classes)) for name in ("draws", "reconstructions")}
         )

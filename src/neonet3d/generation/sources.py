@@ -23,7 +23,7 @@ def mask_sources(cohort: Cohort) -> list[str]:
 
 def drawn_on(synthetic: Cohort, real: Cohort) -> Bool[np.ndarray, "s r"]:
     """Whether a synthetic case has the mask of the patient of a real case, deformed or not."""
-    patient = {case.digest()[:SOURCE_DIGITS]: case.participant for case in real}
+    patient = _by_source(real)
     wanted = [patient.get(source) for source in mask_sources(synthetic)]
     return np.array([[case.participant == name for case in real] for name in wanted], dtype=bool)
 
@@ -35,7 +35,7 @@ def case_groups(
 
     Synthetic cases on one mask of a stranger share a group too.
     """
-    patient = {case.digest()[:SOURCE_DIGITS]: f"patient {case.participant}" for case in real}
+    patient = {source: f"patient {name}" for source, name in _by_source(real).items()}
     sources = mask_sources(synthetic)
     of_synthetic = [
         patient.get(source, f"mask {source}" if source else f"case {case.name}")
@@ -45,18 +45,22 @@ def case_groups(
 
 
 def patients_of(cohort: Cohort) -> list[str]:
-    """Patient of each case; a synthetic case is its mask's patient where that one is here.
+    """Patient of each case; a synthetic case is its mask's patient where that one is here."""
+    patient = _by_source(cohort)
+    return [
+        patient.get(source, case.participant)
+        for source, case in zip(mask_sources(cohort), cohort, strict=True)
+    ]
 
-    A real case whose row names a source is a copy of that case: written anew, its digest is
+
+def _by_source(cohort: Cohort) -> dict[str, str]:
+    """Patient of each real case, by the digest that synthetic cases on its mask name.
+
+    A real case whose row names a source is a copy of that case: written anew, its own digest is
     another.
     """
-    sources = mask_sources(cohort)
-    by_digest = {
+    return {
         source or case.digest()[:SOURCE_DIGITS]: case.participant
-        for source, case in zip(sources, cohort, strict=True)
+        for source, case in zip(mask_sources(cohort), cohort, strict=True)
         if not case.synthetic
     }
-    return [
-        by_digest.get(source, case.participant)
-        for source, case in zip(sources, cohort, strict=True)
-    ]
